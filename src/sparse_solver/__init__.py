@@ -1,0 +1,49 @@
+"""The sparse linear algebra layer for PyTorch: factor once, reuse everything, differentiate
+everything, never answer wrong in silence.
+"""
+
+from .errors import (
+    InaccurateSolveError,
+    NonFiniteError,
+    NotConvergedError,
+    NotPositiveDefiniteError,
+    SingularMatrixError,
+)
+from .info import Info
+from .linalg import (
+    Factor,
+    Plan,
+    SparseSolver,
+    analyze,
+    engines,
+    factorize,
+    factorize_ex,
+    solve,
+    solve_ex,
+)
+from .matrix import Pattern, SparseMatrix
+from .planning import Direct, clear_cache
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "Direct",
+    "Factor",
+    "InaccurateSolveError",
+    "Info",
+    "NonFiniteError",
+    "NotConvergedError",
+    "NotPositiveDefiniteError",
+    "Pattern",
+    "Plan",
+    "SingularMatrixError",
+    "SparseMatrix",
+    "SparseSolver",
+    "analyze",
+    "clear_cache",
+    "engines",
+    "factorize",
+    "factorize_ex",
+    "solve",
+    "solve_ex",
+]

@@ -1,0 +1,221 @@
+"""The solve and its derivatives.
+
+With x = A^-1 b (or A^-T b), for a change of the data:
+
+    forward   A dx = db - dA x
+    backward  A^H lambda = g,   b_bar = lambda,   A_bar_ij = -lambda_i conj(x_j) at the nonzeros
+
+Both are solves with the same factor, so `_Solve` calls itself and every order of every mode
+follows. Giles, "Collected matrix derivative results", section 2.3.1 (2008), has the dense formulas.
+
+Two private operators carry the numbers, so that torch.compile, fake tensors and vmap see opaque
+boxes: `factor(values) -> token` and `solve(values, b, token) -> x`. `_Solve` alone knows
+derivatives. A pattern crosses as its integer handle, options as a string.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.autograd.forward_ad as fwAD
+from torch import Tensor
+
+from ..errors import NonFiniteError
+from ..matrix import Pattern
+from ..matrix.pattern import pattern_of
+from ..matrix.plain import is_plain
+from ..matrix.products import sampled_outer, scatter_rows
+from ..matrix.rule import Rule
+from ..planning import Factored, make, obtain, planner_for
+from .token import factors_of, token_of
+
+__all__ = ["factor", "solve"]
+
+_library = torch.library.Library("sparse_solver", "DEF")
+_library.define("factor(Tensor values, SymInt pattern, str how) -> Tensor")
+_library.define(
+    "solve(Tensor values, Tensor b, Tensor token, SymInt pattern, str how, bool trans) -> Tensor"
+)
+
+
+# ---- the operators: plain numbers in, plain numbers out ----
+
+
+def _factor(values: Tensor, pattern: int, how: str) -> Tensor:
+    P = pattern_of(pattern)
+    values = values.detach().cpu()
+    if values.ndim == 1:
+        return token_of([obtain(P, how, values)], ())
+    return token_of(_factor_items(P, how, values), values.shape[:-1])
+
+
+def _factor_items(P: Pattern, how: str, values: Tensor) -> list[Factored]:
+    planner, factors = planner_for(P, how), []
+    for item, v in enumerate(values.reshape(-1, values.shape[-1])):
+        with _item(item):
+            factors.append(make(planner, v)[1])
+    return factors
+
+
+class _item:
+    """Says which item of a batch an error came from."""
+
+    def __init__(self, item: int) -> None:
+        self.item = item
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if isinstance(error, (torch.linalg.LinAlgError, NonFiniteError)):
+            error.item = self.item  # type: ignore[union-attr]
+
+
+def _solve(values: Tensor, b: Tensor, token: Tensor, pattern: int, how: str, trans: bool) -> Tensor:
+    """values (*B, nnz), token (*B); b (*B, n) or (*B, n, k)."""
+    factors = factors_of(token)
+    if b.device.type != "cpu":
+        return _solve(values, b.cpu(), token, pattern, how, trans).to(b.device)
+    numbers = b.detach().resolve_conj().resolve_neg().numpy()
+    if values.ndim == 1:
+        factored = factors[0] or obtain(pattern_of(pattern), how, values.detach().cpu())
+        return torch.from_numpy(factored.solve(numbers, trans))
+    if None in factors:
+        factors = list(_factor_items(pattern_of(pattern), how, values.detach().cpu()))
+    items = numbers.reshape(len(factors), *b.shape[values.ndim - 1 :])
+    out = torch.empty(items.shape, dtype=b.dtype)
+    for item, factored in enumerate(factors):
+        assert factored is not None
+        with _item(item):
+            out[item] = torch.from_numpy(factored.solve(items[item], trans))
+    return out.reshape(b.shape)
+
+
+for _device in ("CPU", "CUDA"):
+    _library.impl("factor", _factor, _device)
+    _library.impl("solve", _solve, _device)
+
+
+@torch.library.register_fake("sparse_solver::factor", lib=_library)
+def _(values: Tensor, pattern: int, how: str) -> Tensor:
+    return torch.empty(values.shape[:-1], dtype=torch.int64, device="cpu")
+
+
+@torch.library.register_fake("sparse_solver::solve", lib=_library)
+def _(values: Tensor, b: Tensor, token: Tensor, pattern: int, how: str, trans: bool) -> Tensor:
+    return torch.empty_like(b, memory_format=torch.contiguous_format)
+
+
+def _factor_vmap(info: Any, in_dims: tuple, values: Tensor, pattern: int, how: str) -> tuple:
+    return factor_op(values.movedim(in_dims[0], 0), pattern, how), 0
+
+
+torch.library.register_vmap("sparse_solver::factor", _factor_vmap, lib=_library)
+factor_op = torch.ops.sparse_solver.factor.default
+solve_op = torch.ops.sparse_solver.solve.default
+
+
+# ---- what the layers above call ----
+
+
+def factor(values: Tensor, pattern: int, how: str) -> Tensor:
+    """A token (*B) for the factor of values (*B, nnz); no derivative."""
+    values = values.detach()
+    if not torch.compiler.is_compiling() and is_plain(values):
+        return _factor(values, pattern, how)
+    return factor_op(values, pattern, how)
+
+
+def solve(
+    values: Tensor, b: Tensor, token: Tensor, rows: Tensor, cols: Tensor, pattern: int, how: str, trans: bool
+) -> Tensor:
+    """x with A x = b, or A^T x = b if `trans`; differentiable in values and b to any order.
+
+    Parameters
+    ----------
+    values : Tensor, shape (*B, nnz)
+    b : Tensor, shape (*B, n) or (*B, n, k)
+    token : LongTensor, shape (*B)
+        From `factor(values, pattern, how)`.
+    rows, cols : LongTensor, shape (nnz,)
+    pattern : int
+        The pattern's handle.
+    how : str
+        ``assume + method.key``.
+    """
+    return _Solve.apply(values, b, token, rows, cols, pattern, how, trans)
+
+
+class _Solve(Rule):
+    @staticmethod
+    def forward(values, b, token, rows, cols, pattern, how, trans):  # type: ignore[no-untyped-def]
+        if is_plain(b) and not torch.compiler.is_compiling():
+            return _solve(values, b, token, pattern, how, trans)
+        return solve_op(values, b, token, pattern, how, trans)
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):  # type: ignore[no-untyped-def]
+        values, _, token, rows, cols, ctx.pattern, ctx.how, ctx.trans = inputs
+        saved = (values, output, token, rows, cols)
+        ctx.save_for_backward(*saved)
+        ctx.save_for_forward(*saved)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx, g):  # type: ignore[no-untyped-def]
+        if g is None:
+            return (None,) * 8
+        values, x, token, rows, cols = ctx.saved_tensors
+        how = ctx.pattern, ctx.how, not ctx.trans
+        if torch.is_grad_enabled() or not is_plain(g):
+            # A^H lambda = g  <=>  A^T conj(lambda) = conj(g)
+            lam = _Solve.apply(values, g.conj(), token, rows, cols, *how).conj()
+        else:
+            lam = _solve(values, g.conj(), token, *how).conj()
+        A_bar = None
+        if ctx.needs_input_grad[0]:
+            i, j = (cols, rows) if ctx.trans else (rows, cols)
+            A_bar = sampled_outer(-lam, x, i, j, vector=x.ndim == values.ndim)
+        return A_bar, lam, None, None, None, None, None, None
+
+    @staticmethod
+    def jvp(ctx, dA, db, *_):  # type: ignore[no-untyped-def]
+        # Inside a jvp rule forward mode is off; without this a jvp of a jvp would be zero.
+        with fwAD._set_fwd_grad_enabled(True):
+            values, x, token, rows, cols = ctx.saved_tensors
+            values, x = (fwAD.unpack_dual(t, level=0).primal for t in (values, x))
+            rhs = db
+            if dA is not None:
+                i, j = (cols, rows) if ctx.trans else (rows, cols)
+                if x.ndim == values.ndim:
+                    terms = (dA * x.index_select(-1, j))[..., None]
+                    change = scatter_rows(terms, i, x.shape[-1]).squeeze(-1)
+                else:
+                    terms = dA[..., None] * x.index_select(-2, j)
+                    change = scatter_rows(terms, i, x.shape[-2])
+                rhs = -change if db is None else db - change
+            return _Solve.apply(values, rhs, token, rows, cols, ctx.pattern, ctx.how, ctx.trans)
+
+    @staticmethod
+    def vmap(info, in_dims, values, b, token, rows, cols, pattern, how, trans):  # type: ignore[no-untyped-def]
+        dv, db, dt, *_ = in_dims
+        rest = (rows, cols, pattern, how, trans)
+        if dv is None and dt is None:
+            # One matrix, many right-hand sides: they become columns of one solve.
+            b = b.movedim(db, -1)
+            if b.ndim - 1 == values.ndim:
+                x = _Solve.apply(values, b, token, *rest)
+            else:
+                x = _Solve.apply(values, b.flatten(-2), token, *rest).unflatten(-1, b.shape[-2:])
+            return x, x.ndim - 1
+        size = info.batch_size
+        values, b, token = (
+            t.expand(size, *t.shape) if d is None else t.movedim(d, 0)
+            for t, d in ((values, dv), (b, db), (token, dt))
+        )
+        return _Solve.apply(values, b, token, *rest), 0
+
+
+# Dynamo does not trace a Function with a jvp of its own; the operators inside keep it opaque.
+torch.compiler.allow_in_graph(_Solve)

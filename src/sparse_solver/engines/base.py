@@ -1,0 +1,98 @@
+"""The engine contract: what an adapter around a numeric library must offer, and nothing more.
+
+An engine works on NumPy arrays in a pattern's canonical order. It knows nothing of autograd, of
+caches or of accuracy: it analyses, it factors, it solves, or it says that it can't (`Declined`).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from ..matrix import Pattern
+
+__all__ = ["Declined", "Engine", "Numeric", "Symbolic"]
+
+
+class Declined(Exception):
+    """The engine could not factor these values; its own words are the message."""
+
+
+@dataclass(frozen=True, eq=False)
+class Symbolic:
+    """What an engine learnt from a structure (and, for some, from the first values on it).
+
+    Attributes
+    ----------
+    pattern : Pattern
+    path : str
+        The engine's algorithm, one of `Engine.paths`.
+    handle : object
+        The library's own object; None where it has none.
+    take : int64 array or None
+        Which of the pattern's nonzeros the library wants, in its order; None for all, as they are.
+    nnz_factor, flops : predicted size and work of a factorisation, where known
+    seconds : wall-clock time of the analysis
+    """
+
+    pattern: Pattern
+    path: str
+    handle: Any
+    take: np.ndarray | None
+    nnz_factor: int | None
+    flops: float | None
+    seconds: float
+
+
+class Numeric(ABC):
+    """One factorisation. Never changes while anybody holds it."""
+
+    dtype: np.dtype
+    seconds: float
+    nnz_factor: int | None = None
+    memory: int | None = None
+    inertia: tuple[int, int, int] | None = None
+
+    @abstractmethod
+    def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
+        """Solve A x = b, or A^T x = b, for contiguous b of shape (n,) or (n, k), this dtype."""
+
+
+class Engine(ABC):
+    """An adapter around one numeric library.
+
+    Attributes
+    ----------
+    name : str
+    paths : dict of str to str
+        Its algorithms and what each is for.
+    dtypes : tuple of str
+        NumPy names of the element types it factors.
+    devices : tuple of str
+    """
+
+    name: ClassVar[str]
+    paths: ClassVar[dict[str, str]]
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "complex64", "complex128")
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+
+    def why_not(self) -> str | None:
+        """None if the library can be used here, else the reason why not."""
+        return None
+
+    @abstractmethod
+    def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
+        """Order and plan. `values` (nnz,) may be looked at by libraries that match by size."""
+
+    @abstractmethod
+    def factorize(
+        self, symbolic: Symbolic, values: np.ndarray, threads: int, recycle: Numeric | None = None
+    ) -> Numeric:
+        """Factor `values` (nnz,).
+
+        `recycle` is a factorisation on the same `symbolic` that nobody else holds: its storage may
+        be overwritten. Raises `Declined` if the library gives up.
+        """

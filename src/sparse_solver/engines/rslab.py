@@ -1,0 +1,153 @@
+"""rslab: a supernodal LDL^T and LU, and a KLU for matrices with little fill.
+
+Notes
+-----
+The LDL^T path reads one triangle and knows "symmetric" as A = A^T, complex too; there is no
+Hermitian path, so Hermitian matrices go to LU. KLU alone can overwrite a factorisation with new
+values, keeping its pivots; whoever calls must judge the result.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+
+from ..matrix import Pattern
+from .base import Declined, Engine, Numeric, Symbolic
+
+__all__ = ["Rslab"]
+
+_WEAK_DIAGONAL = 0.1  # of its column's largest entry
+_COLUMN_WORK = 1 << 18  # factor entries times columns from which transposed columns use threads
+
+
+_FORKED = (
+    "rslab was used before this process was forked, and its threads do not survive a fork: start "
+    "processes with multiprocessing's spawn or forkserver method to have it here"
+)
+
+
+class _RslabNumeric(Numeric):
+    def __init__(self, handle: Any, symbolic: Symbolic, seconds: float, threads: int) -> None:
+        self.handle, self.path, self.threads = handle, symbolic.path, threads
+        self.symbolic, self.seconds = symbolic, seconds
+        self.dtype = np.dtype(handle.dtype)
+        self.process = os.getpid()
+
+    @property
+    def nnz_factor(self) -> int:  # type: ignore[override]
+        return int(self.handle.factor_nnz)
+
+    @property
+    def memory(self) -> int:  # type: ignore[override]
+        return int(self.handle.heap_bytes)
+
+    @property
+    def inertia(self) -> tuple[int, int, int] | None:  # type: ignore[override]
+        if self.path != "ldlt" or self.dtype.kind == "c":
+            return None
+        return self.handle.inertia
+
+    def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
+        if self.process != os.getpid():
+            raise Declined(_FORKED)
+        if self.path == "ldlt":
+            transposed = False
+        if b.ndim == 1:
+            return self.handle.solve_transpose(b) if transposed else self.handle.solve(b)
+        if not transposed:
+            return self.handle.solve_many(b)
+        columns = [np.ascontiguousarray(b[:, j]) for j in range(b.shape[1])]
+        if self.threads > 1 and len(columns) > 1 and self.nnz_factor * len(columns) > _COLUMN_WORK:
+            # No block solve with A^T in this library; it releases the GIL, so columns run side by side.
+            with ThreadPoolExecutor(self.threads) as pool:
+                solved = list(pool.map(self.handle.solve_transpose, columns))
+        else:
+            solved = [self.handle.solve_transpose(c) for c in columns]
+        return np.stack(solved, axis=1) if solved else np.empty_like(b)
+
+
+class Rslab(Engine):
+    """Adapter of https://pypi.org/project/rslab (MIT)."""
+
+    name = "rslab"
+    paths = {
+        "ldlt": "supernodal LDL^T with Bunch-Kaufman pivoting, for A = A^T",
+        "lu": "supernodal LU with threshold pivoting",
+        "klu": "block triangular form and Gilbert-Peierls LU, for little fill; refactors in place",
+    }
+
+    def __init__(self) -> None:
+        self._why_not: str | None = ""  # not looked yet
+        self._process: int | None = None  # the first to use it; a fork of that one would hang
+
+    def why_not(self) -> str | None:
+        if self._process not in (None, os.getpid()):
+            return _FORKED
+        if self._why_not == "":
+            try:
+                import rslab  # noqa: F401
+
+                self._why_not = None
+            except ImportError as error:
+                self._why_not = f"pip install rslab ({error})"
+        return self._why_not
+
+    def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
+        from rslab import _rslab
+
+        if self._process is None:
+            self._process = os.getpid()
+        if self._process != os.getpid():
+            raise Declined(_FORKED)
+        start = time.perf_counter()
+        if path == "ldlt":
+            # Row i of the upper triangle is, by symmetry, column i of the lower one.
+            take = pattern.triangles[0]
+            rows = pattern.rows.numpy()[take]
+            indptr = np.zeros(pattern.shape[0] + 1, dtype=np.int64)
+            np.cumsum(np.bincount(rows, minlength=pattern.shape[0]), out=indptr[1:])
+            indices = pattern.cols.numpy()[take]
+            analyze = _rslab.analyze_ldlt
+        else:
+            take = pattern.transposed_order
+            indptr, indices = pattern.T.indptr, pattern.T.cols.numpy()
+            analyze = _rslab.analyze_klu if path == "klu" else _rslab.analyze_lu
+        data = np.ascontiguousarray(values[take])
+        options: dict[str, Any] = {} if path == "klu" else {"threads": threads}
+        if path == "lu":
+            # Pivoting stays inside a front, so the analysis must bring large entries to the diagonal
+            # wherever it is weak, not only where it is zero as by default.
+            options["matching_negligible_diagonal"] = _WEAK_DIAGONAL
+        try:
+            handle = analyze(pattern.shape[0], indptr, indices, data, **options)
+        except RuntimeError as error:
+            raise Declined(f"rslab {path}: {error}") from error
+        flops = None if path == "klu" else float(handle.estimate_memory()["factor_flops"])
+        nnz, seconds = int(handle.factor_nnz), time.perf_counter() - start
+        return Symbolic(pattern, path, handle, take, nnz, flops, seconds)
+
+    def factorize(
+        self, symbolic: Symbolic, values: np.ndarray, threads: int, recycle: Numeric | None = None
+    ) -> Numeric:
+        if self._process != os.getpid():
+            raise Declined(_FORKED)
+        start = time.perf_counter()
+        data = values[symbolic.take]
+        try:
+            if isinstance(recycle, _RslabNumeric) and symbolic.path == "klu":
+                handle = recycle.handle
+                handle.refactor(data)
+            elif symbolic.path == "klu":
+                handle = symbolic.handle.factor(data)
+            else:
+                handle = symbolic.handle.factor(data, threads=threads)
+        except RuntimeError as error:
+            raise Declined(f"rslab {symbolic.path}: {error}") from error
+        return _RslabNumeric(handle, symbolic, time.perf_counter() - start, threads)
+
+

@@ -1,0 +1,329 @@
+"""`analyze`, `factorize`, and what they return: `Plan` and `Factor`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..derivatives import solve as rule
+from ..derivatives.token import factors_of, token_of
+from ..errors import NonFiniteError
+from ..info import Info
+from ..matrix import Pattern, SparseMatrix
+from ..planning import Direct, Planner, make, planner_for
+from .contract import check_method, read_matrix
+from .fixed import Reduction, read_fixed
+from .system import solve_system
+
+__all__ = ["Factor", "Plan", "analyze", "factorize", "factorize_ex"]
+
+_DIRECT = Direct()
+Prescribed = tuple[Reduction, Tensor]
+
+
+class Factor:
+    """A factorisation of A: solve with it as often as you like; gradients go to A.
+
+    Made by `factorize` or `Plan.factorize`. It owns a copy of A's values, so later edits of A change
+    neither it nor a pending backward pass.
+
+    Attributes
+    ----------
+    matrix : SparseMatrix
+        A, as it was.
+    info : Info
+        Facts on the factorisation and the latest solve.
+    """
+
+    def __init__(
+        self, matrix: SparseMatrix, how: str, token: Tensor, fixed: Prescribed | None
+    ) -> None:
+        self.matrix, self._how, self._token, self._fixed = matrix, how, token, fixed
+
+    @property
+    def shape(self) -> torch.Size:
+        """(*B, n, n)."""
+        return self.matrix.shape
+
+    def solve(
+        self, b: Tensor, *, adjoint: bool = False, transpose: bool = False
+    ) -> Tensor:
+        """Solve A x = b; see `sparse_solver.solve`.
+
+        Parameters
+        ----------
+        b : Tensor, shape (n,), (*B, n) or (*B, n, k)
+        adjoint, transpose : bool
+            Solve A^H x = b, or A^T x = b.
+
+        Returns
+        -------
+        Tensor
+            x, of b's shape; differentiable in A, b and prescribed values.
+
+        Examples
+        --------
+        >>> import torch, sparse_solver as ss
+        >>> F = ss.factorize(torch.tensor([[2.0, 0.0], [1.0, 4.0]]))
+        >>> F.solve(torch.tensor([2.0, 9.0]))
+        tensor([1., 2.])
+        >>> F.solve(torch.tensor([2.0, 8.0]), transpose=True)
+        tensor([0., 2.])
+        """
+        options: dict[str, Any] = {"adjoint": adjoint, "transpose": transpose}
+        return solve_system(
+            self.matrix, b, self._how, fixed=self._fixed, token=self._token, **options
+        )
+
+    @property
+    def info(self) -> Info:
+        """Facts on the factorisation and the latest solve."""
+        factored = factors_of(self._token)[0]
+        assert factored is not None
+        device = self.matrix.device
+        moved = None if device.type == "cpu" else f"{device} served by a CPU engine through copies"
+        return factored.info(transfer=moved)
+
+    def __repr__(self) -> str:
+        return f"Factor(shape={tuple(self.shape)}, dtype={self.matrix.dtype})"
+
+    def __reduce__(self) -> tuple:
+        fixed = None if self._fixed is None else (self._fixed[0].fixed, self._fixed[1].detach())
+        return _refactor, (self.matrix.detach(), self._how, fixed)
+
+
+def _refactor(matrix: SparseMatrix, how: str, fixed: tuple[Tensor, Tensor] | None) -> Factor:
+    return Plan(matrix.pattern, how, fixed).factorize(matrix)
+
+
+class Plan:
+    """The outcome of analysing a structure: who will factor, how, and why.
+
+    Made by `analyze`. Picklable: structure, options and prescribed indices are stored, and the copy
+    analyses again where the engine's own object cannot be stored.
+
+    Attributes
+    ----------
+    pattern : Pattern
+    assume : str
+    method : Direct
+    info : Info
+        Engine, path, reason, predicted size and work.
+    """
+
+    def __init__(
+        self, pattern: Pattern, how: str, fixed: tuple[Any, Tensor] | None = None
+    ) -> None:
+        self.pattern, self._how = pattern, how
+        self._fixed = None if fixed is None else read_fixed(pattern, fixed)
+        inner = pattern if self._fixed is None else self._fixed[0].pattern
+        self._planner = planner_for(inner, how)
+
+    @property
+    def assume(self) -> str:
+        """What was said of the matrices to come."""
+        return self._planner.assume
+
+    @property
+    def method(self) -> Direct:
+        """How they will be factored."""
+        return self._planner.method
+
+    @property
+    def info(self) -> Info:
+        """Engine, path, reason, predicted size and work."""
+        return self._planner.info()
+
+    def factorize(self, A: Tensor | SparseMatrix) -> Factor:
+        """Factor values on this plan's structure.
+
+        Parameters
+        ----------
+        A : Tensor or SparseMatrix
+            With a pattern equal to the plan's.
+
+        Raises
+        ------
+        ValueError
+            If the pattern differs.
+        TypeError
+            For bare values: wrap them, so that the order of triplets is never mistaken for that of
+            nonzeros.
+        """
+        if isinstance(A, Tensor) and A.layout == torch.strided and A.ndim == 1:
+            raise TypeError(
+                "plan.factorize takes a matrix, not bare values: write pattern.assemble(values) for "
+                "values in triplet order, SparseMatrix(pattern, values) for canonical order"
+            )
+        A = read_matrix(A)
+        if A.pattern != self.pattern:
+            raise ValueError(
+                f"A has {A.pattern}, this plan is for {self.pattern}, with other positions; make a "
+                "plan of its own: analyze(A)"
+            )
+        return _factor(self._planner, A, self._how, self._fixed)
+
+    def __repr__(self) -> str:
+        return f"Plan({self.pattern}, engine={self.info.engine!r}, path={self.info.path!r})"
+
+    def __reduce__(self) -> tuple:
+        fixed = None if self._fixed is None else (self._fixed[0].fixed, self._fixed[1].detach())
+        return Plan, (self.pattern, self._how, fixed)
+
+
+def analyze(
+    A: Tensor | SparseMatrix | Pattern,
+    *,
+    assume: str = "auto",
+    method: Direct = _DIRECT,
+    fixed: tuple[Any, Tensor] | None = None,
+) -> Plan:
+    """Plan the factorisation of matrices on A's structure.
+
+    Parameters
+    ----------
+    A : Tensor, SparseMatrix or Pattern
+        Shape (n, n). From a Pattern alone, a symmetric structure is taken for a symmetric matrix;
+        values that say otherwise are analysed when they come.
+    assume, method
+        As in `solve`.
+    fixed : (indices, values), optional
+        Prescribed unknowns, as in `solve`; kept by the plan and by the factors it makes.
+
+    Returns
+    -------
+    Plan
+
+    Raises
+    ------
+    SingularMatrixError
+        If no values on this structure make a regular matrix.
+
+    Examples
+    --------
+    >>> import torch, sparse_solver as ss
+    >>> plan = ss.analyze(ss.Pattern([0, 1], [0, 1], (2, 2)))
+    >>> plan.info.n, plan.info.kind
+    (2, 'symmetric')
+    """
+    how = check_method(assume, method)
+    if isinstance(A, Pattern):
+        if A.shape[0] != A.shape[1]:
+            raise ValueError(f"the pattern has shape {A.shape}; expected a square one")
+        pattern, values = A, None
+    else:
+        A = read_matrix(A)
+        pattern, values = A.pattern, A
+    plan = Plan(pattern, how, fixed)
+    planner = plan._planner
+    if planner.pattern.shape[0] == 0:
+        return plan
+    if values is None:
+        ones = torch.ones(planner.pattern.nnz, dtype=torch.float64).numpy()
+        kind = assume
+        if assume == "auto":
+            kind = "symmetric" if planner.pattern.is_symmetric else "general"
+        planner.order(kind if kind != "hermitian" else "symmetric", ones)
+    else:
+        from ..planning.symmetry import classify
+
+        inner = values if plan._fixed is None else plan._fixed[0].matrix(values)
+        first = inner.values.detach().cpu().reshape(-1, inner.nnz)[0].resolve_conj().numpy()
+        planner.order(classify(planner.pattern, first, assume), first)
+    return plan
+
+
+def factorize(
+    A: Tensor | SparseMatrix,
+    *,
+    assume: str = "auto",
+    method: Direct = _DIRECT,
+    fixed: tuple[Any, Tensor] | None = None,
+    _reuse: bool = False,
+) -> Factor:
+    """Factor A, always anew.
+
+    Parameters
+    ----------
+    A : Tensor or SparseMatrix, shape (*B, n, n)
+    assume, method
+        As in `solve`.
+    fixed : (indices, values), optional
+        Prescribed unknowns, as in `solve`; every ``F.solve(b)`` takes them on.
+
+    Returns
+    -------
+    Factor
+
+    Raises
+    ------
+    ValueError, TypeError, SingularMatrixError, NotPositiveDefiniteError, InaccurateSolveError
+        As `solve`.
+
+    Examples
+    --------
+    >>> import torch, sparse_solver as ss
+    >>> F = ss.factorize(torch.eye(3) * 2)
+    >>> F.solve(torch.ones(3))
+    tensor([0.5000, 0.5000, 0.5000])
+    """
+    how = check_method(assume, method)
+    A = read_matrix(A)
+    reading = None if fixed is None else read_fixed(A.pattern, fixed)
+    inner = A.pattern if reading is None else reading[0].pattern
+    return _factor(planner_for(inner, how), A, how, reading, _reuse)
+
+
+def _factor(
+    planner: Planner, A: SparseMatrix, how: str, fixed: Prescribed | None, reuse: bool = False
+) -> Factor:
+    owned = SparseMatrix(A.pattern, A.values.clone())
+    inner = owned if fixed is None else fixed[0].matrix(owned)
+    values = inner.values
+    if reuse and values.ndim == 1:
+        token = rule.factor(values, planner.pattern.handle, how)
+    else:
+        cpu = values.detach().cpu().reshape(-1, values.shape[-1])
+        token = token_of([make(planner, v)[1] for v in cpu], values.shape[:-1])
+    return Factor(owned, how, token, fixed)
+
+
+def factorize_ex(
+    A: Tensor | SparseMatrix,
+    *,
+    assume: str = "auto",
+    method: Direct = _DIRECT,
+    fixed: tuple[Any, Tensor] | None = None,
+) -> tuple[Factor | None, Tensor]:
+    """Factor A and report numerical failure instead of raising it.
+
+    Parameters
+    ----------
+    A, assume, method, fixed
+        As in `factorize`.
+
+    Returns
+    -------
+    (F, info)
+        `info` as in `solve_ex`; F is None where it is not 0.
+
+    Examples
+    --------
+    >>> import torch, sparse_solver as ss
+    >>> F, info = ss.factorize_ex(torch.tensor([[0.0, 1.0], [0.0, 2.0]]))
+    >>> F is None, int(info)
+    (True, 1)
+    """
+    from .solve import _code
+
+    A = read_matrix(A)
+    try:
+        F = factorize(A, assume=assume, method=method, fixed=fixed)
+        return F, torch.zeros(A.shape[:-2], dtype=torch.int32, device=A.device)
+    except (torch.linalg.LinAlgError, NonFiniteError) as error:
+        code = _code(error, A.shape[-1])
+        return None, torch.full(A.shape[:-2], code, dtype=torch.int32, device=A.device)
+
+

@@ -1,0 +1,18 @@
+"""Who factors, who may reuse, and is it good enough."""
+
+from .cache import clear_cache, make, obtain, planner_for
+from .factored import Factored
+from .method import ASSUMPTIONS, Direct, decode
+from .planner import Planner
+
+__all__ = [
+    "ASSUMPTIONS",
+    "Direct",
+    "Factored",
+    "Planner",
+    "clear_cache",
+    "decode",
+    "make",
+    "obtain",
+    "planner_for",
+]

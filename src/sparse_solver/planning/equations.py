@@ -1,0 +1,135 @@
+"""A x = b as numbers on the host, and how well an x satisfies it.
+
+Notes
+-----
+For r = b - A x the normwise backward error is |r| / (|A| |x| + |b|) in the maximum norm, and the
+componentwise one max_i |r_i| / (|A| |x| + |b|)_i (Oettli and Prager 1964; Higham, Accuracy and
+Stability of Numerical Algorithms, 2nd ed., theorems 7.1 and 7.3): the smallest relative change of
+the data for which x is exact.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property, lru_cache
+
+import numpy as np
+from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
+
+from ..errors import NonFiniteError
+from ..matrix import Pattern
+
+__all__ = ["COMPONENTWISE", "NORMWISE", "Equations"]
+
+NORMWISE = 1e3  # units of eps
+COMPONENTWISE = 1e7
+_EPS = {t: float(np.finfo(t).eps) for t in map(np.dtype, ("f4", "f8", "c8", "c16"))}
+
+
+@lru_cache(maxsize=4)
+def _ones(n: int, dtype: np.dtype) -> np.ndarray:
+    ones = np.ones(n, dtype)
+    ones.flags.writeable = False
+    return ones
+
+
+class Equations:
+    """Values on a pattern, with the sums that judging a solution needs.
+
+    Parameters
+    ----------
+    pattern : Pattern
+    values : array, shape (nnz,)
+        Kept, not copied: the caller hands over its snapshot.
+
+    Raises
+    ------
+    NonFiniteError
+        If a value is NaN or infinite.
+    """
+
+    def __init__(self, pattern: Pattern, values: np.ndarray) -> None:
+        self.pattern, self.values = pattern, values
+        self.n = pattern.shape[0]
+        self.eps = _EPS[values.dtype]
+        self.magnitudes = np.abs(values)
+        self.row_sums = self._sums(_ones(self.n, self.magnitudes.dtype), transposed=False)
+        self.norm = float(self.row_sums.max()) if self.n else 0.0
+        if not math.isfinite(self.norm):
+            self._raise_non_finite()
+
+    def _raise_non_finite(self) -> None:
+        bad = np.flatnonzero(~np.isfinite(self.values))
+        if not len(bad):
+            raise NonFiniteError("the absolute values of a row of A add up to infinity; rescale A")
+        i, j = int(self.pattern.rows[bad[0]]), int(self.pattern.cols[bad[0]])
+        raise NonFiniteError(
+            f"A has {len(bad)} entries that are NaN or infinite, the first {self.values[bad[0]]} at "
+            f"row {i}, column {j}"
+        )
+
+    def _sums(self, weights: np.ndarray, transposed: bool) -> np.ndarray:
+        """|A| w or |A|^T w."""
+        indptr, cols = self.pattern.csr
+        product = _sparsetools.csc_matvec if transposed else _sparsetools.csr_matvec
+        out = np.zeros(self.n, dtype=self.magnitudes.dtype)
+        product(self.n, self.n, indptr, cols, self.magnitudes, weights, out)
+        return out
+
+    @cached_property
+    def norm_transposed(self) -> float:
+        """The largest absolute column sum."""
+        sums = self._sums(_ones(self.n, self.magnitudes.dtype), transposed=True)
+        return float(sums.max(initial=0.0))
+
+    @cached_property
+    def diagonal(self) -> np.ndarray:
+        """|a_ii|, zero where none is stored."""
+        at = self.pattern.diagonal
+        if self.pattern.has_full_diagonal:
+            return self.magnitudes[at]
+        out = np.zeros(self.n, self.magnitudes.dtype)
+        out[at >= 0] = self.magnitudes[at[at >= 0]]
+        return out
+
+    def residual(self, x: np.ndarray, b: np.ndarray, transposed: bool) -> np.ndarray:
+        """b - A x, or b - A^T x, for (n,) or (n, k) contiguous."""
+        indptr, cols = self.pattern.csr
+        r = b.copy()
+        n = self.n
+        if x.ndim == 1:
+            product = _sparsetools.csc_matvec if transposed else _sparsetools.csr_matvec
+            product(n, n, indptr, cols, self.values, -x, r)
+        else:
+            products = _sparsetools.csc_matvecs if transposed else _sparsetools.csr_matvecs
+            k = x.shape[1]
+            products(n, n, k, indptr, cols, self.values, (-x).ravel(), r.reshape(-1))
+        return r
+
+    def judge(
+        self, x: np.ndarray, r: np.ndarray, b: np.ndarray, transposed: bool
+    ) -> tuple[bool, float]:
+        """Whether x is accurate in both senses, and (at most) its normwise backward error."""
+        norm = self.norm_transposed if transposed else self.norm
+        residual, size = np.abs(r), np.abs(x)
+        if x.ndim == 1:  # cheap lower bounds of both denominators settle nearly every solve
+            reach = norm * float(size.max())
+            error = float(residual.max()) / reach if reach > 0 else math.inf
+            if error <= NORMWISE * self.eps:
+                size *= self.diagonal
+                size *= COMPONENTWISE * self.eps
+                if (residual <= size).all():
+                    return True, error
+        reach = norm * np.abs(x).max(0) + np.abs(b).max(0)
+        top = residual.max(0)
+        # No denominator, no residual: 0 = 0. NaN stays NaN, and is not accurate.
+        errors = np.where((reach > 0) | (top != 0), top / np.where(reach == 0, 1, reach), 0)
+        error = float(errors.max())
+        if not error <= NORMWISE * self.eps:
+            return False, error
+        whole = np.abs(b)
+        for j in range(1 if x.ndim == 1 else x.shape[1]):
+            column = np.abs(x) if x.ndim == 1 else np.ascontiguousarray(np.abs(x[:, j]))
+            target = whole if x.ndim == 1 else whole[:, j]
+            target += self._sums(column, transposed)
+        return bool((residual <= COMPONENTWISE * self.eps * whole).all()), error

@@ -1,0 +1,104 @@
+"""`Factored`: one matrix, factored, that solves accurately or says that it can't."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..errors import InaccurateSolveError, NonFiniteError
+from ..info import Info
+from .equations import COMPONENTWISE, NORMWISE, Equations
+from .planner import Attempt, Planner
+
+__all__ = ["Factored"]
+
+_STEPS = 3  # of refinement; each must halve the error to be worth the next
+
+
+class Factored:
+    """Equations, and an attempt at factoring them that is replaced by a better one when an answer
+    is not good enough.
+
+    Parameters
+    ----------
+    planner : Planner
+    values : array, shape (nnz,)
+        A snapshot that nobody else writes to.
+    old : Attempt, optional
+        A factorisation whose storage may be overwritten.
+    """
+
+    __slots__ = ("__weakref__", "attempt", "equations", "kind", "planner", "residual", "steps")
+
+    def __init__(self, planner: Planner, values: np.ndarray, old: Attempt | None = None) -> None:
+        self.planner = planner
+        self.equations = Equations(planner.pattern, values)
+        self.steps, self.residual = 0, None
+        self.kind, self.attempt = "general", None
+        if len(self.equations.row_sums):
+            self.kind, self.attempt = planner.factorize(self.equations, old)
+
+    def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
+        """x with A x = b, or A^T x = b, for b of shape (n,) or (n, k), this dtype.
+
+        Raises
+        ------
+        NonFiniteError
+            If b holds NaN or infinity.
+        SingularMatrixError, InaccurateSolveError
+            If neither refinement nor another analysis nor another engine gives an accurate x.
+        """
+        if self.attempt is None or b.size == 0:
+            return np.zeros_like(b)
+        b = np.ascontiguousarray(b)
+        if not self.planner.method.check:
+            return self.attempt.numeric.solve(b, transposed)
+        x, accurate = self._refined(self.attempt, b, transposed)
+        if accurate:
+            return x
+        finite = np.isfinite(b)
+        if not finite.all():
+            at = np.argwhere(~finite)[0].tolist()
+            raise NonFiniteError(
+                f"b (shape {b.shape}) holds {int((~finite).sum())} entries that are NaN or infinite, "
+                f"the first at {at}"
+            )
+        first = self.residual
+        for attempt in self.planner.others(self.attempt, self.equations, self.kind):
+            x, accurate = self._refined(attempt, b, transposed)
+            if accurate:
+                self.attempt = attempt
+                return x
+        self.planner.check_condition(self.equations, self.attempt)
+        raise InaccurateSolveError(
+            f"A x = b (n = {self.equations.n}, {self.equations.values.dtype}) could not be solved to "
+            f"{NORMWISE:.0e} eps normwise and {COMPONENTWISE:.0e} eps componentwise: backward error "
+            f"{first:.1e} with {self.attempt.choice.engine}, {self.residual:.1e} with the last engine "
+            "tried"
+        )
+
+    def _refined(
+        self, attempt: Attempt, b: np.ndarray, transposed: bool
+    ) -> tuple[np.ndarray, bool]:
+        """A solution after refinement (Higham, section 12.1), and whether it is accurate."""
+        eq, solve = self.equations, attempt.numeric.solve
+        x = solve(b, transposed)
+        with np.errstate(all="ignore"):
+            r = eq.residual(x, b, transposed)
+            accurate, error = eq.judge(x, r, b, transposed)
+            step = 0
+            while not accurate and step < _STEPS and np.isfinite(error):
+                y = x + solve(r, transposed)
+                s = eq.residual(y, b, transposed)
+                accurate, smaller = eq.judge(y, s, b, transposed)
+                step += 1
+                if not accurate and not smaller <= error / 2 and not smaller <= NORMWISE * eq.eps:
+                    break
+                x, r, error = y, s, smaller
+        self.steps, self.residual = step, error
+        return x, accurate
+
+    def info(self, **facts: object) -> Info:
+        """Facts, the latest solve's among them."""
+        return self.planner.info(
+            self.kind, self.attempt, iterations=self.steps, residual=self.residual, **facts
+        )

@@ -1,0 +1,237 @@
+"""`Planner`: turns values on one pattern into factorisations, keeping every analysis it made."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from ..engines import REGISTRY, Declined, Numeric, Symbolic
+from ..errors import InaccurateSolveError, NotPositiveDefiniteError, SingularMatrixError
+from ..info import Info
+from ..matrix import Pattern
+from .choose import Choice, choices, is_small
+from .conditioning import inverse_norm, is_dominant, null_unknown, probe, signs
+from .definite import first_bad_minor
+from .equations import Equations
+from .method import Direct
+from .structural import check_structure
+from .symmetry import classify
+
+__all__ = ["Attempt", "Planner"]
+
+log = logging.getLogger("sparse_solver")
+
+
+class Attempt:
+    """A numeric factorisation and how it came about."""
+
+    __slots__ = ("choice", "kept_pivots", "numeric", "symbolic")
+
+    def __init__(
+        self, choice: Choice, symbolic: Symbolic, numeric: Numeric, kept_pivots: bool
+    ) -> None:
+        self.choice, self.symbolic, self.numeric = choice, symbolic, numeric
+        self.kept_pivots = kept_pivots  # refactored in place: its pivots were chosen for older values
+
+
+class Planner:
+    """Who factors matrices on this pattern, and with which analysis.
+
+    Parameters
+    ----------
+    pattern : Pattern
+        Square.
+    assume : str
+    method : Direct
+    """
+
+    def __init__(self, pattern: Pattern, assume: str, method: Direct) -> None:
+        self.pattern, self.assume, self.method = pattern, assume, method
+        self._symbolics: dict[tuple[str, str], Symbolic] = {}
+        self._orders: dict[tuple[str, np.dtype], tuple[Choice, ...]] = {}
+        self._signs: np.ndarray | None = None
+        self._sound = False
+
+    @property
+    def threads(self) -> int:
+        return self.method.threads or torch.get_num_threads()
+
+    # ---- analysis ----
+
+    def order(self, kind: str, values: np.ndarray) -> tuple[Choice, ...]:
+        """Candidates for this kind of matrix, decided once per kind and dtype."""
+        key = kind, values.dtype
+        found = self._orders.get(key)
+        if found is None:
+            if not self._sound:
+                check_structure(self.pattern)
+                self._sound = True
+            n, engine = self.pattern.shape[0], self.method.engine
+            found = choices(n, kind, values.dtype.name, engine)
+            if not found:
+                why = {name: e.why_not() for name, e in REGISTRY.items()}
+                raise RuntimeError(
+                    f"no engine can factor {values.dtype.name} here (engine={engine!r}): {why}"
+                )
+            try:
+                first = self.symbolic(found[0], values)
+                if first.flops is not None and first.nnz_factor:
+                    work = first.flops / first.nnz_factor
+                    found = choices(n, kind, values.dtype.name, engine, work)
+            except Declined:
+                pass  # the next candidate will be asked when it is its turn
+            self._orders[key] = found
+            log.debug("%s, %s: %s", self.pattern, kind, found[0])
+        return found
+
+    def symbolic(self, choice: Choice, values: np.ndarray, fresh: bool = False) -> Symbolic:
+        """The analysis for `choice`, kept; made anew on these values if `fresh`."""
+        key = choice.engine, choice.path
+        symbolic = self._symbolics.get(key)
+        if symbolic is None or fresh:
+            engine = REGISTRY[choice.engine]
+            symbolic = engine.analyze(self.pattern, choice.path, values, self.threads)
+            self._symbolics[key] = symbolic
+        return symbolic
+
+    # ---- numbers ----
+
+    def attempt(
+        self, choice: Choice, values: np.ndarray, fresh: bool = False, old: Attempt | None = None
+    ) -> Attempt:
+        """One factorisation, or `Declined`. The storage of `old` may be overwritten."""
+        symbolic = self.symbolic(choice, values, fresh)
+        recycle = None
+        if old is not None and old.symbolic is symbolic and old.numeric.dtype == values.dtype:
+            recycle = old.numeric
+        engine = REGISTRY[choice.engine]
+        numeric = engine.factorize(symbolic, values, self.threads, recycle)
+        return Attempt(choice, symbolic, numeric, recycle is not None and choice.path == "klu")
+
+    def others(self, tried: Attempt, eq: Equations, kind: str) -> Iterator[Attempt]:
+        """What else can be done when an attempt is not accurate: analyse these values, then the
+        next candidates.
+        """
+        order = self.order(kind, eq.values)
+        remaining = [tried.choice, *(c for c in order if c != tried.choice)]
+        for choice in remaining:
+            try:
+                yield self.attempt(choice, eq.values, fresh=True)
+            except Declined as reason:
+                log.info("%s", reason)
+
+    def factorize(self, eq: Equations, old: Attempt | None = None) -> tuple[str, Attempt]:
+        """(kind, attempt) for these values, judged regular and, where assumed so, definite.
+
+        Raises
+        ------
+        ValueError
+            If the values contradict `assume`.
+        SingularMatrixError, NotPositiveDefiniteError, InaccurateSolveError
+        """
+        kind = self.kind(eq.values)
+        attempt = self._first_that_works(kind, eq, old)
+        if kind == "spd":
+            self._check_definite(eq, attempt)
+        if self.method.check and not is_dominant(eq):
+            attempt = self._check_regular(eq, attempt)
+        return kind, attempt
+
+    def kind(self, values: np.ndarray) -> str:
+        """What these values make of A; small matrices of no assumption need not be looked at."""
+        if self.assume == "auto" and is_small(self.pattern.shape[0]):
+            return "general"
+        return classify(self.pattern, values, self.assume)
+
+    def _first_that_works(self, kind: str, eq: Equations, old: Attempt | None) -> Attempt:
+        reasons = []
+        for choice in self.order(kind, eq.values):
+            # On kept pivots, on the kept analysis, on an analysis of these very values.
+            known = (choice.engine, choice.path) in self._symbolics
+            tries = [(False, old)] if old is not None else []
+            tries += [(False, None), (True, None)] if known else [(False, None)]
+            for fresh, kept in tries:
+                try:
+                    return self.attempt(choice, eq.values, fresh, kept)
+                except Declined as reason:
+                    log.info("%s", reason)
+                    reasons.append(str(reason))
+        index = null_unknown(eq)
+        if index is not None:
+            raise SingularMatrixError(
+                f"A (shape {self.pattern.shape}) is singular; a null vector is largest at unknown "
+                f"{index}",
+                index=index,
+            )
+        raise InaccurateSolveError(f"no engine could factor A: {'; '.join(reasons)}")
+
+    def _check_definite(self, eq: Equations, attempt: Attempt) -> None:
+        inertia = attempt.numeric.inertia
+        if inertia is not None and inertia[0] == eq.n:
+            return
+        index = first_bad_minor(self.pattern, eq.values)
+        if index is not None:
+            raise NotPositiveDefiniteError(
+                f"A (shape {self.pattern.shape}) is not positive definite: its leading block up to "
+                f"unknown {index} is not",
+                index=index,
+            )
+
+    def _check_regular(self, eq: Equations, attempt: Attempt) -> Attempt:
+        if not eq.row_sums.all():
+            row = int(np.flatnonzero(eq.row_sums == 0)[0])
+            raise SingularMatrixError(f"row {row} of A has only zeros", index=row)
+        if self._signs is None:
+            self._signs = signs(eq.n)
+        if not probe(eq, attempt.numeric, self._signs):
+            return attempt
+        if attempt.kept_pivots:  # maybe only the pivots are at fault
+            attempt = self.attempt(attempt.choice, eq.values, fresh=True)
+        self.check_condition(eq, attempt)
+        return attempt
+
+    def check_condition(self, eq: Equations, attempt: Attempt) -> None:
+        """Raise if the condition estimate says singular."""
+        rcond, direction = inverse_norm(eq, attempt.numeric)
+        if rcond < eq.eps:
+            index = int(np.argmax(np.nan_to_num(np.abs(direction), nan=0.0, posinf=np.inf)))
+            raise SingularMatrixError(
+                f"A (shape {self.pattern.shape}, {eq.values.dtype}) is singular to working precision "
+                f"(rcond {rcond:.1e}); a null vector is largest at unknown {index}",
+                index=index,
+            )
+
+    def info(self, kind: str | None = None, attempt: Attempt | None = None, **facts: object) -> Info:
+        """Facts on what was planned and, given an attempt, done."""
+        n, nnz = self.pattern.shape[0], self.pattern.nnz
+        if attempt is None:
+            if not self._orders:
+                return Info("none", "none", "nothing analysed yet", kind or "unknown", n, nnz)
+            (kind_, _), order = next(reversed(self._orders.items()))
+            symbolic = self._symbolics.get((order[0].engine, order[0].path))
+            choice, kind, numeric = order[0], kind or kind_, None
+        else:
+            choice, symbolic, numeric = attempt.choice, attempt.symbolic, attempt.numeric
+        return Info(
+            engine=choice.engine,
+            path=choice.path,
+            reason=choice.reason,
+            kind=kind or "unknown",
+            n=n,
+            nnz=nnz,
+            nnz_factor=getattr(numeric, "nnz_factor", None) or getattr(symbolic, "nnz_factor", None),
+            flops=getattr(symbolic, "flops", None),
+            memory=getattr(numeric, "memory", None),
+            threads=self.threads,
+            analyze_seconds=getattr(symbolic, "seconds", None),
+            factor_seconds=getattr(numeric, "seconds", None),
+            inertia=getattr(numeric, "inertia", None),
+            **facts,  # type: ignore[arg-type]
+        )
+
+    def __reduce__(self) -> tuple:
+        # Engines' own objects are not picklable: the copy analyses again when first used.
+        return Planner, (self.pattern, self.assume, self.method)

@@ -1,0 +1,87 @@
+"""Fixtures: a clean cache and fixed seeds for every test, and counts of what the engines did."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+
+import numpy as np
+import pytest
+import torch
+
+import sparse_solver as ss
+
+pytest.register_assert_rewrite("reference")
+
+
+@pytest.fixture(autouse=True)
+def clean():
+    torch.manual_seed(0)
+    np.random.seed(0)
+    ss.clear_cache()
+    yield
+    ss.clear_cache()
+
+
+class Counts:
+    """How often the engines analysed, factored and solved, and which Numerics are alive."""
+
+    def __init__(self) -> None:
+        self.reset()
+        self._numerics: list[weakref.ref] = []
+
+    def reset(self) -> None:
+        self.analyses = self.factorisations = self.solves = self.columns = 0
+
+    def live(self) -> int:
+        self._numerics = [r for r in self._numerics if r() is not None]
+        return len(self._numerics)
+
+    def __repr__(self) -> str:
+        return (
+            f"analyses={self.analyses} factorisations={self.factorisations} "
+            f"solves={self.solves} columns={self.columns} live={self.live()}"
+        )
+
+
+@pytest.fixture
+def counts(monkeypatch, clean) -> Counts:
+    """Wraps ``analyze``, ``factorize`` and ``Numeric.solve`` of every engine adapter."""
+    from sparse_solver.engines import REGISTRY
+
+    seen, depth, lock, wrapped = Counts(), threading.local(), threading.Lock(), set()
+
+    def wrap(cls, name, after) -> None:
+        inner = getattr(cls, name)
+
+        def outer(*args, **kwargs):
+            depth.n = getattr(depth, "n", 0) + 1  # a call through super() counts once
+            try:
+                out = inner(*args, **kwargs)
+            finally:
+                depth.n -= 1
+            if depth.n == 0:
+                with lock:
+                    after(out)
+            return out
+
+        monkeypatch.setattr(cls, name, outer)
+
+    def analysed(_) -> None:
+        seen.analyses += 1
+
+    def factored(numeric) -> None:
+        seen.factorisations += 1
+        seen._numerics.append(weakref.ref(numeric))
+        if type(numeric) not in wrapped:
+            wrapped.add(type(numeric))
+            wrap(type(numeric), "solve", solved)
+
+    def solved(x) -> None:
+        seen.solves += 1
+        seen.columns += 1 if x.ndim == 1 else x.shape[-1]
+
+    for cls in {type(engine) for engine in REGISTRY.values()}:
+        wrap(cls, "analyze", analysed)
+        wrap(cls, "factorize", factored)
+    return seen

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 
-import numpy as np
 import pytest
 import torch
 
@@ -17,7 +16,6 @@ pytest.register_assert_rewrite("reference")
 @pytest.fixture(autouse=True)
 def clean():
     torch.manual_seed(0)
-    np.random.seed(0)
     ss.clear_cache()
     yield
     ss.clear_cache()

@@ -54,6 +54,19 @@ def assert_solves(D, x, b, adjoint: bool = False, transpose: bool = False) -> No
     assert comp <= 1e7 * eps, f"componentwise backward error {comp:.1e} = {comp / eps:.1e} eps"
 
 
+def surely_regular(D: torch.Tensor) -> bool:
+    """Whether some scaling of rows and columns makes D well conditioned beyond all doubt."""
+    A = wide(D).abs()
+    best = 0.0
+    for order in ((0, 1), (1, 0), (0,), (1,), ()):
+        r, c = torch.ones_like(A[:, :1]), torch.ones_like(A[:1])
+        for side in order:
+            top = (r * A * c).amax(1 - side, keepdim=True)
+            r, c = (r / top, c) if side == 0 else (r, c / top)
+        best = max(best, 1 / torch.linalg.cond(r * wide(D) * c).item())
+    return best > 1e3 * torch.finfo(D.dtype).eps
+
+
 def to_layout(D: torch.Tensor, layout: str, index_dtype=torch.int64) -> torch.Tensor:
     """The same matrix in a torch layout; "uncoalesced" has each entry in two unequal parts."""
     if layout == "dense":

@@ -102,6 +102,25 @@ def test_one_floating_part_of_many(engine):
 
 
 @each_choice
+@each_precision
+def test_small_floating_parts(engine, dtype):
+    """Two nodes joined by three springs, added up in different order: no pivot is exactly zero."""
+    rng = np.random.default_rng(3)
+    for n in (2, 3, 20):
+        for i in range(n - 1):
+            A = sp.lil_array(2.0 * sp.eye_array(n)).astype(np.float64)
+            w = rng.random(3).astype(np.float32 if dtype == torch.float32 else np.float64)
+            pair = [i, i + 1]
+            A[pair, :] = 0
+            A[i, i] = w[0] + w[1] + w[2]
+            A[i, i + 1] = A[i + 1, i] = -(w[2] + w[1] + w[0])
+            A[i + 1, i + 1] = w[1] + w[2] + w[0]
+            with pytest.raises(ss.SingularMatrixError) as info:
+                ss.factorize(matrix(A, dtype), method=ss.Direct(engine=engine))
+            assert info.value.index in pair
+
+
+@each_choice
 @pytest.mark.parametrize("size", [2, 5, 30])
 def test_rank_deficient_dense_blocks(engine, size):
     g = torch.Generator().manual_seed(size)

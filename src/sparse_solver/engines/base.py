@@ -6,8 +6,9 @@ caches or of accuracy: it analyses, it factors, it solves, or it says that it ca
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -36,6 +37,7 @@ class Symbolic:
         Which of the pattern's nonzeros the library wants, in its order; None for all, as they are.
     nnz_factor, flops : predicted size and work of a factorisation, where known
     seconds : wall-clock time of the analysis
+    process : the process that made it; handles may not survive a fork
     """
 
     pattern: Pattern
@@ -45,6 +47,7 @@ class Symbolic:
     nnz_factor: int | None
     flops: float | None
     seconds: float
+    process: int = field(default_factory=os.getpid)
 
 
 class Numeric(ABC):

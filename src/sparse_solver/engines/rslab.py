@@ -9,7 +9,10 @@ values, keeping its pivots; whoever calls must judge the result.
 
 from __future__ import annotations
 
+import importlib.util
 import os
+import shutil
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -25,10 +28,7 @@ _WEAK_DIAGONAL = 0.1  # of its column's largest entry
 _COLUMN_WORK = 1 << 18  # factor entries times columns from which transposed columns use threads
 
 
-_FORKED = (
-    "rslab was used before this process was forked, and its threads do not survive a fork: start "
-    "processes with multiprocessing's spawn or forkserver method to have it here"
-)
+_FORKED = "made before this process was forked, and its threads did not survive"
 
 
 class _RslabNumeric(Numeric):
@@ -83,11 +83,10 @@ class Rslab(Engine):
 
     def __init__(self) -> None:
         self._why_not: str | None = ""  # not looked yet
-        self._process: int | None = None  # the first to use it; a fork of that one would hang
+        self._module: Any = None
+        self._process = 0  # the one that loaded the module
 
     def why_not(self) -> str | None:
-        if self._process not in (None, os.getpid()):
-            return _FORKED
         if self._why_not == "":
             try:
                 import rslab  # noqa: F401
@@ -97,13 +96,21 @@ class Rslab(Engine):
                 self._why_not = f"pip install rslab ({error})"
         return self._why_not
 
-    def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
-        from rslab import _rslab
+    def _load(self) -> Any:
+        """The compiled module: a copy of its own in a forked process.
 
-        if self._process is None:
-            self._process = os.getpid()
+        The library keeps thread pools in static variables. A child inherits them without their
+        threads and would wait for ever; a second copy of the file has statics of its own.
+        """
         if self._process != os.getpid():
-            raise Declined(_FORKED)
+            from rslab import _rslab
+
+            self._module = _rslab if not self._process else _second_copy(_rslab)
+            self._process = os.getpid()
+        return self._module
+
+    def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
+        _rslab = self._load()
         start = time.perf_counter()
         if path == "ldlt":
             # Row i of the upper triangle is, by symmetry, column i of the lower one.
@@ -118,7 +125,8 @@ class Rslab(Engine):
             indptr, indices = pattern.T.indptr, pattern.T.cols.numpy()
             analyze = _rslab.analyze_klu if path == "klu" else _rslab.analyze_lu
         data = np.ascontiguousarray(values[take])
-        options: dict[str, Any] = {} if path == "klu" else {"threads": threads}
+        # KLU's threads spin while they wait, which costs more than they gain on fronts this small.
+        options: dict[str, Any] = {"parallel": False} if path == "klu" else {"threads": threads}
         if path == "lu":
             # Pivoting stays inside a front, so the analysis must bring large entries to the diagonal
             # wherever it is weak, not only where it is zero as by default.
@@ -127,14 +135,14 @@ class Rslab(Engine):
             handle = analyze(pattern.shape[0], indptr, indices, data, **options)
         except RuntimeError as error:
             raise Declined(f"rslab {path}: {error}") from error
-        flops = None if path == "klu" else float(handle.estimate_memory()["factor_flops"])
+        flops = float(handle.estimate_memory()["factor_flops"])
         nnz, seconds = int(handle.factor_nnz), time.perf_counter() - start
         return Symbolic(pattern, path, handle, take, nnz, flops, seconds)
 
     def factorize(
         self, symbolic: Symbolic, values: np.ndarray, threads: int, recycle: Numeric | None = None
     ) -> Numeric:
-        if self._process != os.getpid():
+        if symbolic.process != os.getpid():
             raise Declined(_FORKED)
         start = time.perf_counter()
         data = values[symbolic.take]
@@ -151,3 +159,13 @@ class Rslab(Engine):
         return _RslabNumeric(handle, symbolic, time.perf_counter() - start, threads)
 
 
+
+
+def _second_copy(module: Any) -> Any:
+    with tempfile.TemporaryDirectory() as folder:
+        path = shutil.copy(module.__file__, folder)
+        spec = importlib.util.spec_from_file_location(module.__name__, path)
+        assert spec is not None and spec.loader is not None
+        copy = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(copy)
+    return copy

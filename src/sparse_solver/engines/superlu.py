@@ -14,8 +14,17 @@ __all__ = ["SuperLU"]
 
 
 class _SuperLUNumeric(Numeric):
-    def __init__(self, handle: Any, dtype: np.dtype, seconds: float, definite: bool) -> None:
-        self.handle, self.dtype, self.seconds = handle, dtype, seconds
+    """Factors of R A C, with R and C diagonal, powers of two."""
+
+    def __init__(
+        self,
+        handle: Any,
+        dtype: np.dtype,
+        seconds: float,
+        definite: bool,
+        scales: tuple[np.ndarray, np.ndarray],
+    ) -> None:
+        self.handle, self.dtype, self.seconds, self.scales = handle, dtype, seconds, scales
         self.nnz_factor = int(handle.nnz)
         self.memory = self.nnz_factor * (dtype.itemsize + 4)
         self._definite = definite
@@ -32,8 +41,19 @@ class _SuperLUNumeric(Numeric):
     def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
         if b.shape[-1] == 0:
             return np.empty_like(b)
-        x = self.handle.solve(b, "T" if transposed else "N")
-        return np.ascontiguousarray(x)
+        r, c = self.scales if b.ndim == 1 else (s[:, None] for s in self.scales)
+        if transposed:  # (R A C)^T = C A^T R
+            r, c = c, r
+        x = self.handle.solve(b * r, "T" if transposed else "N")
+        return np.ascontiguousarray(x * c)
+
+
+def _powers_of_two(size: np.ndarray, power: float = -1.0) -> np.ndarray:
+    """Near size**power, exact to multiply with."""
+    with np.errstate(divide="ignore"):
+        exponent = np.where(size > 0, np.log2(size.astype(np.float64)), 0.0)
+    limit = 120 if size.dtype == np.float32 else 1000
+    return np.exp2(np.clip(np.round(power * exponent), -limit, limit)).astype(size.dtype)
 
 
 class SuperLU(Engine):
@@ -59,22 +79,48 @@ class SuperLU(Engine):
         from scipy.sparse.linalg import splu
 
         start = time.perf_counter()
-        indptr, indices = symbolic.pattern.T.csr
-        A = scipy.sparse.csc_array(
-            (values[symbolic.take], indices, indptr), shape=symbolic.pattern.shape
-        )
-        definite = symbolic.path == "diagonal"
+        pattern, definite = symbolic.pattern, symbolic.path == "diagonal"
+        r, c = _scales(pattern, np.abs(values), definite)
+        scaled = values * r[pattern.rows.numpy()] * c[pattern.cols.numpy()]
+        indptr, indices = pattern.T.csr
+        A = scipy.sparse.csc_array((scaled[symbolic.take], indices, indptr), shape=pattern.shape)
+        options: dict[str, Any] = {}
+        if definite:
+            options = {
+                "permc_spec": "MMD_AT_PLUS_A",
+                "diag_pivot_thresh": 0.0,
+                "options": {"SymmetricMode": True},
+            }
         try:
-            if definite:
-                handle = splu(
-                    A,
-                    permc_spec="MMD_AT_PLUS_A",
-                    diag_pivot_thresh=0.0,
-                    options={"SymmetricMode": True},
-                )
-            else:
-                handle = splu(A)
+            handle = splu(A, **options)
         except RuntimeError as error:
             raise Declined(f"superlu: {error}") from error
         seconds = time.perf_counter() - start
-        return _SuperLUNumeric(handle, values.dtype, seconds, definite)
+        return _SuperLUNumeric(handle, values.dtype, seconds, definite, (r, c))
+
+
+def _scales(pattern: Pattern, size: np.ndarray, definite: bool) -> tuple[np.ndarray, np.ndarray]:
+    """SciPy calls SuperLU below its own equilibration, without which pivoting compares rows of
+    different units.
+    """
+    n, rows, cols = pattern.shape[0], pattern.rows.numpy(), pattern.cols.numpy()
+    if pattern.has_full_diagonal and definite:
+        s = _powers_of_two(size[pattern.diagonal], -0.5)
+        return s, s
+
+    def tallest(index: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+        top = np.zeros(n, size.dtype)
+        np.maximum.at(top, index, scaled)
+        return _powers_of_two(top)
+
+    # Rows first or columns first: better is what leaves the entries closer to one on average.
+    r = tallest(rows, size)
+    by_rows = r, tallest(cols, size * r[rows])
+    c = tallest(cols, size)
+    by_cols = tallest(rows, size * c[cols]), c
+    positive = size > 0
+
+    def closeness(scales: tuple[np.ndarray, np.ndarray]) -> float:
+        return float(np.log(scales[0])[rows[positive]].sum() + np.log(scales[1])[cols[positive]].sum())
+
+    return max(by_rows, by_cols, key=closeness)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -282,11 +283,12 @@ def _factor(
     owned = SparseMatrix(A.pattern, A.values.clone())
     inner = owned if fixed is None else fixed[0].matrix(owned)
     values = inner.values
-    if reuse and values.ndim == 1:
-        token = rule.factor(values, planner.pattern.handle, how)
-    else:
-        cpu = values.detach().cpu().reshape(-1, values.shape[-1])
-        token = token_of([make(planner, v)[1] for v in cpu], values.shape[:-1])
+    with nullcontext() if fixed is None else fixed[0].own_numbering():
+        if reuse and values.ndim == 1:
+            token = rule.factor(values, planner.pattern.handle, how)
+        else:
+            cpu = values.detach().cpu().reshape(-1, values.shape[-1])
+            token = token_of([make(planner, v)[1] for v in cpu], values.shape[:-1])
     return Factor(owned, how, token, fixed)
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from torch import Tensor
 
 from ..matrix import Pattern, SparseMatrix
 from ..matrix.gather import Slots, gather
+from ..matrix.plain import outside_transforms
 from ..matrix.products import multiply
 
 __all__ = ["Reduction", "read_fixed"]
@@ -63,6 +66,18 @@ class Reduction:
         order = np.lexsort((c, r))
         slots = Slots(torch.from_numpy(at[order]), whole.nnz)
         return Pattern(r[order], c[order], (len(self.free), len(self.fixed))), slots
+
+    @contextmanager
+    def own_numbering(self) -> Iterator[None]:
+        """Turn the index of an error about A_ff into the whole system's."""
+        try:
+            yield
+        except torch.linalg.LinAlgError as error:
+            if getattr(error, "index", None) is not None and not hasattr(error, "_whole"):
+                index = int(self.free[error.index])
+                error.index, error._whole = index, True
+                error.message += f" (of the free unknowns; {index} of all)"
+            raise
 
     def matrix(self, A: SparseMatrix) -> SparseMatrix:
         """A_ff."""
@@ -112,6 +127,11 @@ def read_fixed(pattern: Pattern, fixed: Any) -> tuple[Reduction, Tensor]:
 
 def reduce_pattern(pattern: Pattern, indices: Any) -> Reduction:
     """How `pattern` splits at `indices`; remembered, so that its plan is found again."""
+    with outside_transforms():
+        return _reduce_pattern(pattern, indices)
+
+
+def _reduce_pattern(pattern: Pattern, indices: Any) -> Reduction:
     n = pattern.shape[0]
     index = torch.as_tensor(indices).detach().cpu()
     if index.numel() == 0:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..derivatives import solve as rule
 from ..matrix import SparseMatrix
+from ..matrix.plain import conjugate
 from .contract import check_system, is_vector
 from .fixed import Reduction
 
@@ -71,7 +72,8 @@ def _solve_oriented(
         token = rule.factor(values, pattern.handle, how)
     rows, cols = pattern.indices(values.device)
     if conj:  # conj(A) x = b  <=>  A conj(x) = conj(b)
-        return rule.solve(values, b.conj(), token, rows, cols, pattern.handle, how, trans).conj()
+        b = conjugate(b)
+        return conjugate(rule.solve(values, b, token, rows, cols, pattern.handle, how, trans))
     return rule.solve(values, b, token, rows, cols, pattern.handle, how, trans)
 
 
@@ -99,17 +101,24 @@ def _solve_fixed(
     vector = is_vector(A.shape, b.shape)
     columns = b.unsqueeze(-1) if vector else b
     prescribed = x_c.unsqueeze(-1) if x_c.ndim == 1 else x_c
-    k = torch.broadcast_shapes(columns.shape[-1:], prescribed.shape[-1:])
+    try:
+        k = torch.broadcast_shapes(columns.shape[-1:], prescribed.shape[-1:])
+    except RuntimeError:
+        raise ValueError(
+            f"b has shape {tuple(b.shape)} and the values of fixed {tuple(x_c.shape)}; expected the "
+            f"same number of columns, {columns.shape[-1]}, or none"
+        ) from None
     batch = torch.broadcast_shapes(columns.shape[:-2], A.shape[:-2])
     dtype = torch.promote_types(torch.promote_types(A.dtype, b.dtype), x_c.dtype)
     columns = columns.expand(*batch, columns.shape[-2], *k).to(dtype)
     prescribed = prescribed.expand(*batch, prescribed.shape[-2], *k).to(dtype)
     rhs = reduction.right_hand_side(A, columns, prescribed, trans, conj)
     A_ff = reduction.matrix(A)
-    if rhs.shape[-1] == 1 and not batch:
-        x_f = _solve_oriented(A_ff, rhs.squeeze(-1), how, trans, conj, token).unsqueeze(-1)
-    else:
-        x_f = _solve_oriented(A_ff, rhs, how, trans, conj, token)
+    with reduction.own_numbering():
+        if rhs.shape[-1] == 1 and not batch:
+            x_f = _solve_oriented(A_ff, rhs.squeeze(-1), how, trans, conj, token).unsqueeze(-1)
+        else:
+            x_f = _solve_oriented(A_ff, rhs, how, trans, conj, token)
     x = reduction.place(x_f, prescribed)
     return x.squeeze(-1) if vector and x_c.ndim == 1 else x
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .gather import Slots, gather, scatter_sum
 from .pattern import Pattern
+from .plain import outside_transforms
 
 __all__ = ["COMPRESSED", "Structure", "read_structure", "read_values", "write"]
 
@@ -80,7 +81,12 @@ def check_matrix(A: Tensor) -> None:
 
 def read_structure(A: Tensor) -> Structure:
     """The structure of `A`, recognised if it was among the last few."""
-    check_matrix(A)
+    with outside_transforms():
+        check_matrix(A)
+        return _read_structure(A)
+
+
+def _read_structure(A: Tensor) -> Structure:
     shape = tuple(A.shape)
     blocks: tuple[int, ...] = ()
     if A.layout == torch.strided:
@@ -137,7 +143,8 @@ def read_values(A: Tensor, structure: Structure) -> Tensor:
     if A.layout == torch.strided:
         rows, cols = structure.pattern.indices(A.device)
         return A[rows, cols]
-    return _ReadValues.apply(A, structure)
+    with outside_transforms():  # they refuse sparse tensors, to which A is a constant anyway
+        return _ReadValues.apply(A, structure)
 
 
 class _ReadValues(torch.autograd.Function):

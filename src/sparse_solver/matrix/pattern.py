@@ -20,6 +20,7 @@ from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 from torch import Tensor
 
 from .gather import Slots, scatter_sum
+from .plain import outside_transforms
 
 if TYPE_CHECKING:
     from .sparse_matrix import SparseMatrix
@@ -82,15 +83,16 @@ class Pattern:
 
     def __init__(self, rows: Any, cols: Any, shape: Sequence[int]) -> None:
         shape_ = _check_shape(shape)
-        r, c = _check_positions(rows, cols, shape_)
-        indptr, order, slots = _canonical_order(r, c, shape_)
-        if order is not None:
-            r, c = r[order], c[order]
-        else:
-            r, c = r.copy(), c.copy()  # ours alone: later edits of the caller's arrays stay out
-        self._adopt(r, c, shape_, indptr)
-        if slots is not None:
-            self._slots = Slots(torch.from_numpy(slots), self.nnz)
+        with outside_transforms():
+            r, c = _check_positions(rows, cols, shape_)
+            indptr, order, slots = _canonical_order(r, c, shape_)
+            if order is not None:
+                r, c = r[order], c[order]
+            else:
+                r, c = r.copy(), c.copy()  # ours alone: later edits of the caller's stay out
+            self._adopt(r, c, shape_, indptr)
+            if slots is not None:
+                self._slots = Slots(torch.from_numpy(slots), self.nnz)
 
     def _adopt(self, r: np.ndarray, c: np.ndarray, shape: tuple[int, int], p: np.ndarray) -> None:
         self.shape, self.nnz = shape, len(r)
@@ -152,6 +154,10 @@ class Pattern:
 
     @cached_property
     def _transposition(self) -> tuple[Pattern, np.ndarray]:
+        with outside_transforms():
+            return self._transpose()
+
+    def _transpose(self) -> tuple[Pattern, np.ndarray]:
         r, c = self.cols.numpy(), self.rows.numpy()
         indptr, order, _ = _canonical_order(r, c, (self.shape[1], self.shape[0]))
         if order is None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
+from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-__all__ = ["is_plain"]
+__all__ = ["conjugate", "is_plain", "outside_transforms"]
 
 _TYPES = (Tensor, torch.nn.Parameter)
 _LEGACY_VMAP = torch._C._parse_dispatch_key("Batched")  # what is_grads_batched still uses
@@ -23,3 +26,19 @@ def is_plain(t: Tensor) -> bool:
         and not torch._C._dispatch_keys(t).has(_LEGACY_VMAP)
         and torch._C._len_torch_dispatch_stack() == 0
     )
+
+
+def outside_transforms() -> AbstractContextManager[object]:
+    """Leave torch.func's transforms for a while, to work on structure: indices are never wrapped."""
+    if torch._C._functorch.peek_interpreter_stack() is None:
+        return nullcontext()
+    return temporarily_clear_interpreter_stack()
+
+
+def conjugate(t: Tensor) -> Tensor:
+    """conj(t), in the form that the mode at work can differentiate."""
+    if not t.is_complex():
+        return t
+    if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        return t.conj()
+    return torch.conj_physical(t)  # lazy views of dual tensors break in vectorised Jacobians

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 
 from ..engines import REGISTRY
 
-__all__ = ["Choice", "choices", "is_small"]
+__all__ = ["Choice", "Work", "choices", "is_small"]
 
-_SMALL = 600  # unknowns up to which KLU's low overhead wins whatever the structure
-_FILL_WORK = 30.0  # predicted flops per factor entry below which fronts are too small for BLAS
+_SMALL = 60  # unknowns up to which KLU's low overhead wins whatever the structure
+_MODEST = 5000  # up to here KLU's analysis, the cheapest, is asked first
+_SPARSE = 3.5  # nonzeros per row up to which (chains, circuits) it is asked first at any size
+_PER_ENTRY = {True: 28.0, False: 50.0}  # KLU's flops per factor entry below which it wins,
+_PER_UNKNOWN = {True: 1000.0, False: 1800.0}  # and supernodal flops per unknown; symmetric or not
 
 
 @dataclass(frozen=True)
@@ -26,24 +29,38 @@ def is_small(n: int) -> bool:
     return n <= _SMALL
 
 
+@dataclass(frozen=True)
+class Work:
+    """What the first analysis predicts."""
+
+    path: str
+    flops: float
+    nnz_factor: int
+
+
 def choices(
-    n: int, kind: str, dtype: str, engine: str = "auto", work: float | None = None
+    n: int, nnz: int, kind: str, dtype: str, engine: str = "auto", work: Work | None = None
 ) -> tuple[Choice, ...]:
     """Candidates in the order to try them; all but the first are for when it fails.
 
     Parameters
     ----------
-    n : int
-        Unknowns.
+    n, nnz : int
+        Unknowns and nonzeros.
     kind : {"general", "symmetric", "hermitian", "spd"}
     dtype : str
         NumPy name of the element type.
     engine : str
         "auto", or the one engine allowed.
-    work : float, optional
-        Flops per factor entry that the supernodal analysis predicts, once it is known.
+    work : Work, optional
+        What the analysis of the first candidate predicted, once it is known.
+
+    Notes
+    -----
+    Thresholds from timings of about 60 matrices (grids, circuits, chains, dense), new values on one
+    pattern: KLU refactors in place on kept pivots, which supernodal codes cannot, but has no
+    dense kernels.
     """
-    complex_ = dtype.startswith("complex")
     found: list[Choice] = []
     usable = [
         name
@@ -51,7 +68,7 @@ def choices(
         if engine in ("auto", name) and e.why_not() is None and dtype in e.dtypes
     ]
     if "rslab" in usable:
-        found += _rslab(n, kind, complex_, work)
+        found += _rslab(n, nnz, kind, dtype.startswith("complex"), work)
     if "superlu" in usable:
         why = "engine='superlu' was asked for" if engine == "superlu" else "the engine always there"
         if kind == "spd":
@@ -60,19 +77,25 @@ def choices(
     return tuple(found)
 
 
-def _rslab(n: int, kind: str, complex_: bool, work: float | None) -> list[Choice]:
+def _rslab(n: int, nnz: int, kind: str, complex_: bool, work: Work | None) -> list[Choice]:
     # LDL^T means A = A^T: for Hermitian complex matrices it would be wrong, not just slow.
     symmetric = kind == "symmetric" or (kind == "spd" and not complex_)
-    klu = Choice("rslab", "klu", "little fill: KLU refactors in place on kept pivots")
     lu = Choice("rslab", "lu", f"{kind} matrix with sizeable fronts: supernodal LU")
-    ldlt = Choice("rslab", "ldlt", f"{kind} matrix: supernodal LDL^T does half the work of LU")
+    ldlt = Choice("rslab", "ldlt", f"{kind} matrix with sizeable fronts: supernodal LDL^T")
     if kind == "spd" and not complex_:
         # Only LDL^T tells the signs of the eigenvalues, which "spd" promises to verify.
         return [Choice("rslab", "ldlt", "definite by assumption: LDL^T verifies it by inertia"), lu]
     supernodal = [ldlt, lu] if symmetric else [lu]
+    why = None
     if is_small(n):
-        small = Choice("rslab", "klu", f"{n} unknowns: KLU has the least overhead")
-        return [small, *supernodal]
-    if work is not None and work < _FILL_WORK:
-        return [klu, *supernodal]
-    return [*supernodal, klu]
+        why = f"{n} unknowns: KLU has the least overhead"
+    elif work is None:
+        if n <= _MODEST or nnz <= _SPARSE * n:
+            why = "little fill expected: KLU"
+    elif work.path == "klu":
+        if work.flops < _PER_ENTRY[symmetric] * work.nnz_factor:
+            why = f"{work.flops / work.nnz_factor:.0f} flops per factor entry: KLU refactors in place"
+    elif work.flops < _PER_UNKNOWN[symmetric] * n:
+        why = f"{work.flops / n:.0f} flops per unknown: KLU refactors in place"
+    klu = Choice("rslab", "klu", why or "the most careful pivoting")
+    return [klu, *supernodal] if why else [*supernodal, klu]

@@ -2,10 +2,11 @@
 
 Three tests, the cheap ones first. (1) A certificate: a row-scaled matrix with diagonal margin m_i =
 (|a_ii| - sum_j!=i |a_ij|) / sum_j |a_ij| > 0 has an inverse no larger than 1 / min m_i (Varah 1975),
-so nothing more is asked. (2) A probe: one solve with random signs, which a nearly singular matrix
-answers with a huge vector unless chance is against us by one in a hundred. (3) Only if the probe
+so nothing more is asked. (2) A probe: one solve with a random vector, which a nearly singular matrix
+answers with a huge one unless chance is against us by one in ten thousand. (3) Only if the probe
 fires, the estimate of the condition number by Hager (1984) and Higham (1988), on the matrix with
-rows and columns equilibrated (Ruiz 2001), decides.
+rows and columns equilibrated (one after the other, by the diagonal, or both at once by Ruiz 2001),
+decides.
 
 References
 ----------
@@ -15,18 +16,18 @@ algorithm 4.1. D. Ruiz, RAL-TR-2001-034.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from ..engines import Numeric
 from .equations import Equations
 
-__all__ = ["inverse_norm", "is_dominant", "null_unknown", "probe"]
+__all__ = ["inverse_norm", "is_dominant", "null_unknown", "probe", "random_vector"]
 
 _MARGIN = 1e4  # units of eps above which the certificate is trusted over rounding
-_LUCK = 0.01  # a random sign vector meets a given direction by less with one percent probability
-_SWEEPS = 5
+_LUCK = 0.25  # eps to this power: how small a share of a null vector the probe may happen to have
+_SWEEPS = 8
 
 Solve = Callable[[np.ndarray, bool], np.ndarray]
 
@@ -39,9 +40,11 @@ def is_dominant(eq: Equations) -> bool:
     return bool((2 * eq.diagonal > (1 + _MARGIN * eq.eps) * eq.row_sums).all())
 
 
-def signs(n: int) -> np.ndarray:
-    """The probe's fixed right-hand side, +-1."""
-    return np.random.default_rng(12345).integers(0, 2, n).astype(np.float64) * 2 - 1
+def random_vector(n: int) -> np.ndarray:
+    """The probe's right-hand side, the same at every call. Normal numbers: random signs would be
+    exactly orthogonal to the null vectors of small floating parts every other time.
+    """
+    return np.random.default_rng(12345).standard_normal(n)
 
 
 def probe(eq: Equations, numeric: Numeric, z: np.ndarray) -> bool:
@@ -51,29 +54,53 @@ def probe(eq: Equations, numeric: Numeric, z: np.ndarray) -> bool:
         rhs = (eq.row_sums * z).astype(eq.values.dtype)
         y = column_sums * numeric.solve(rhs)
         size = float(np.linalg.norm(y))
-    return not size < _LUCK / (eq.eps * np.sqrt(eq.n))
+    return not size < eq.eps**_LUCK / (eq.eps * np.sqrt(eq.n))
 
 
-def _equilibrate(eq: Equations) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column scales under which every row and column has maximum near one."""
+def _scalings(eq: Equations) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Row and column scales (r, c), several: equilibrated forms of a matrix are many, and one in
+    which it is well-conditioned proves that it is regular.
+    """
     rows, cols = eq.pattern.rows.numpy(), eq.pattern.cols.numpy()
-    r, c = np.ones(eq.n), np.ones(eq.n)
     magnitudes = eq.magnitudes.astype(np.float64)
+    ones = np.ones(eq.n)
+
+    def tallest(index: np.ndarray, scaled: np.ndarray) -> np.ndarray:
+        top = np.zeros(eq.n)
+        np.maximum.at(top, index, scaled)
+        return np.where(top > 0, top, 1)
+
+    r = 1 / tallest(rows, magnitudes)
+    yield r, 1 / tallest(cols, magnitudes * r[rows])
+    c = 1 / tallest(cols, magnitudes)
+    yield 1 / tallest(rows, magnitudes * c[cols]), c
+    if eq.diagonal.all():
+        s = 1 / np.sqrt(eq.diagonal.astype(np.float64))
+        yield s, s
+    r, c = ones, ones
     for _ in range(_SWEEPS):
         scaled = magnitudes * r[rows] * c[cols]
-        tallest, widest = np.zeros(eq.n), np.zeros(eq.n)
-        np.maximum.at(tallest, rows, scaled)
-        np.maximum.at(widest, cols, scaled)
-        r /= np.sqrt(np.where(tallest > 0, tallest, 1))
-        c /= np.sqrt(np.where(widest > 0, widest, 1))
-    return r, c
+        r, c = r / np.sqrt(tallest(rows, scaled)), c / np.sqrt(tallest(cols, scaled))
+    yield r, c
 
 
 def inverse_norm(eq: Equations, numeric: Numeric) -> tuple[float, np.ndarray]:
-    """(rcond, direction): reciprocal condition number of the equilibrated A in the 1-norm, and the
-    vector that A^-1 enlarges most, in the equilibrated unknowns.
+    """(rcond, direction): reciprocal condition number in the 1-norm of the best equilibrated form of
+    A, and the vector that A^-1 enlarges most, in the equilibrated unknowns.
     """
-    r, c = _equilibrate(eq)
+    best = -1.0, np.zeros(eq.n)
+    for r, c in _scalings(eq):
+        found = _inverse_norm(eq, numeric, r, c)
+        if found[0] > best[0]:
+            best = found
+        if best[0] >= eq.eps:
+            break
+    return best
+
+
+def _inverse_norm(
+    eq: Equations, numeric: Numeric, r: np.ndarray, c: np.ndarray
+) -> tuple[float, np.ndarray]:
     rows, cols = eq.pattern.rows.numpy(), eq.pattern.cols.numpy()
     scaled = eq.magnitudes * r[rows] * c[cols]
     norm = float(np.bincount(cols, scaled, eq.n).max(initial=0.0))
@@ -128,7 +155,7 @@ def null_unknown(eq: Equations) -> int | None:
     import scipy.sparse
     from scipy.sparse.linalg import splu
 
-    r, c = _equilibrate(eq)
+    *_, (r, c) = _scalings(eq)
     rows, cols = eq.pattern.rows.numpy(), eq.pattern.cols.numpy()
     wide = np.complex128 if eq.values.dtype.kind == "c" else np.float64
     scaled = eq.values.astype(wide) * r[rows] * c[cols]
@@ -139,7 +166,7 @@ def null_unknown(eq: Equations) -> int | None:
         lu = splu((A.conj().T @ A + scipy.sparse.diags_array(shift)).tocsc())
     except RuntimeError:
         return None
-    v = signs(eq.n).astype(wide)
+    v = random_vector(eq.n).astype(wide)
     for _ in range(3):
         v = lu.solve(v)
         v /= np.abs(v).max()

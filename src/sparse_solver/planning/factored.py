@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import logging
+import math
+
 import numpy as np
 
+from ..engines import Declined
 from ..errors import InaccurateSolveError, NonFiniteError
 from ..info import Info
 from .equations import COMPONENTWISE, NORMWISE, Equations
 from .planner import Attempt, Planner
 
 __all__ = ["Factored"]
+
+log = logging.getLogger("sparse_solver")
 
 _STEPS = 3  # of refinement; each must halve the error to be worth the next
 
@@ -68,7 +74,10 @@ class Factored:
             if accurate:
                 self.attempt = attempt
                 return x
-        self.planner.check_condition(self.equations, self.attempt)
+        try:
+            self.planner.check_condition(self.equations, self.attempt)
+        except Declined as reason:
+            log.info("%s", reason)
         raise InaccurateSolveError(
             f"A x = b (n = {self.equations.n}, {self.equations.values.dtype}) could not be solved to "
             f"{NORMWISE:.0e} eps normwise and {COMPONENTWISE:.0e} eps componentwise: backward error "
@@ -81,7 +90,12 @@ class Factored:
     ) -> tuple[np.ndarray, bool]:
         """A solution after refinement (Higham, section 12.1), and whether it is accurate."""
         eq, solve = self.equations, attempt.numeric.solve
-        x = solve(b, transposed)
+        try:
+            x = solve(b, transposed)
+        except Declined as reason:  # a factor inherited through a fork, for example
+            log.info("%s", reason)
+            self.steps, self.residual = 0, math.inf
+            return b, False
         with np.errstate(all="ignore"):
             r = eq.residual(x, b, transposed)
             accurate, error = eq.judge(x, r, b, transposed)

@@ -12,8 +12,8 @@ from ..engines import REGISTRY, Declined, Numeric, Symbolic
 from ..errors import InaccurateSolveError, NotPositiveDefiniteError, SingularMatrixError
 from ..info import Info
 from ..matrix import Pattern
-from .choose import Choice, choices, is_small
-from .conditioning import inverse_norm, is_dominant, null_unknown, probe, signs
+from .choose import Choice, Work, choices, is_small
+from .conditioning import inverse_norm, is_dominant, null_unknown, probe, random_vector
 from .definite import first_bad_minor
 from .equations import Equations
 from .method import Direct
@@ -52,7 +52,7 @@ class Planner:
         self.pattern, self.assume, self.method = pattern, assume, method
         self._symbolics: dict[tuple[str, str], Symbolic] = {}
         self._orders: dict[tuple[str, np.dtype], tuple[Choice, ...]] = {}
-        self._signs: np.ndarray | None = None
+        self._random: np.ndarray | None = None
         self._sound = False
 
     @property
@@ -69,18 +69,19 @@ class Planner:
             if not self._sound:
                 check_structure(self.pattern)
                 self._sound = True
-            n, engine = self.pattern.shape[0], self.method.engine
-            found = choices(n, kind, values.dtype.name, engine)
+            facts = self.pattern.shape[0], self.pattern.nnz, kind, values.dtype.name
+            found = choices(*facts, self.method.engine)
             if not found:
                 why = {name: e.why_not() for name, e in REGISTRY.items()}
                 raise RuntimeError(
-                    f"no engine can factor {values.dtype.name} here (engine={engine!r}): {why}"
+                    f"no engine can factor {values.dtype.name} here "
+                    f"(engine={self.method.engine!r}): {why}"
                 )
             try:
                 first = self.symbolic(found[0], values)
                 if first.flops is not None and first.nnz_factor:
-                    work = first.flops / first.nnz_factor
-                    found = choices(n, kind, values.dtype.name, engine, work)
+                    work = Work(first.path, first.flops, first.nnz_factor)
+                    found = choices(*facts, self.method.engine, work)
             except Declined:
                 pass  # the next candidate will be asked when it is its turn
             self._orders[key] = found
@@ -133,10 +134,13 @@ class Planner:
         SingularMatrixError, NotPositiveDefiniteError, InaccurateSolveError
         """
         kind = self.kind(eq.values)
+        dominant = is_dominant(eq)
+        if not dominant:
+            self._check_rows(eq)
         attempt = self._first_that_works(kind, eq, old)
         if kind == "spd":
             self._check_definite(eq, attempt)
-        if self.method.check and not is_dominant(eq):
+        if self.method.check and not dominant:
             attempt = self._check_regular(eq, attempt)
         return kind, attempt
 
@@ -145,6 +149,14 @@ class Planner:
         if self.assume == "auto" and is_small(self.pattern.shape[0]):
             return "general"
         return classify(self.pattern, values, self.assume)
+
+    def _check_rows(self, eq: Equations) -> None:
+        if not eq.row_sums.all():
+            check_structure(self.pattern)  # has better words for a row without entries
+            row = int(np.flatnonzero(eq.row_sums == 0)[0])
+            raise SingularMatrixError(
+                f"A (shape {self.pattern.shape}) is singular: row {row} has only zeros", index=row
+            )
 
     def _first_that_works(self, kind: str, eq: Equations, old: Attempt | None) -> Attempt:
         reasons = []
@@ -181,12 +193,9 @@ class Planner:
             )
 
     def _check_regular(self, eq: Equations, attempt: Attempt) -> Attempt:
-        if not eq.row_sums.all():
-            row = int(np.flatnonzero(eq.row_sums == 0)[0])
-            raise SingularMatrixError(f"row {row} of A has only zeros", index=row)
-        if self._signs is None:
-            self._signs = signs(eq.n)
-        if not probe(eq, attempt.numeric, self._signs):
+        if self._random is None:
+            self._random = random_vector(eq.n)
+        if not probe(eq, attempt.numeric, self._random):
             return attempt
         if attempt.kept_pivots:  # maybe only the pivots are at fault
             attempt = self.attempt(attempt.choice, eq.values, fresh=True)

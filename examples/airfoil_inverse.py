@@ -210,9 +210,7 @@ def plot(
             ax.annotate(name, (0.02 * steps, level), va="bottom", color="0.4")
         else:
             ax.set_ylim(0, None)
-            ax.annotate(
-                f"{values[-1]:.3f}", (steps, values[-1]), ha="right", va="bottom", color=color
-            )
+            ax.annotate(f"{values[-1]:.3f}", (steps, values[-1]), ha="right", va="bottom", color=color)
     fig.savefig(path, dpi=110)
     plt.close(fig)
 

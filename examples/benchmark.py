@@ -124,6 +124,8 @@ def measure(options: argparse.Namespace) -> tuple[dict[str, dict[int, float]], d
             step(chain, solve, copy, threads)
             gradients[name] = copy.grad
             steps[name] = partial(run, chain, solve, threads)
+        if not steps:
+            break
         compare(gradients, n)
         for name, timing in harness.interleave(steps, options.budget).items():
             times[name][n] = timing.best
@@ -174,27 +176,29 @@ def plot(times: dict[str, dict[int, float]], path: Path) -> None:
         OURS: ("s", "tab:red"),
     }
     fig, ax = plt.subplots(figsize=(8.5, 6), layout="constrained")
+    ax.set_xscale("log", base=2)
+    ax.set_yscale("log")
     for name, of in times.items():
         marker, color = styles[name]
         label = f"{name}:  $n^{{{exponent(of):.2f}}}$"
         width = 3 if name == OURS else 1.8
-        ax.loglog(list(of), list(of.values()), marker=marker, color=color, label=label, lw=width)
+        ax.plot(list(of), list(of.values()), marker=marker, color=color, label=label, lw=width)
     ax.set_title(r"time of $\partial\,|A(\theta)^{-1} b|^2 / \partial\theta$, cyclic chain")
     ax.set(xlabel="unknowns $n$", ylabel="seconds")
-    ax.legend(title="method and fitted order", loc="upper left")
+    ax.legend(title="method and fitted order", loc="lower right", fontsize="small")
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)
 
     every = [t for of in times.values() for t in of.values()]
     sizes = sorted({n for of in times.values() for n in of})
-    bottom, top = min(every) / 2, max(every) * 4
+    bottom, top = min(every) / 3, max(every) * 4
     ax.set(xlim=(sizes[0] / 1.3, sizes[-1] * 1.3), ylim=(bottom, top))
     for p, name in ((1, "n"), (2, "n^2"), (3, "n^3")):
         # from the first point of our curve to where the picture ends
         n0, t0 = sizes[0], times.get(OURS, next(iter(times.values())))[sizes[0]]
         n1 = min(sizes[-1], n0 * (max(every) / t0) ** (1 / p))
         t1 = t0 * (n1 / n0) ** p
-        ax.loglog([n0, n1], [t0, t1], "--", color="0.4", lw=1, zorder=0)
+        ax.plot([n0, n1], [t0, t1], "--", color="0.4", lw=1, zorder=0)
         ax.annotate(
             rf"$\mathcal{{O}}({name})$", (n1, t1), xytext=(-4, 2), textcoords="offset points",
             ha="right", va="bottom", color="0.3",

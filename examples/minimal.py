@@ -30,7 +30,7 @@ A = A.index_put((rows, cols), graph.values(w), accumulate=True)
 dense = gradient(torch.linalg.solve(A, b))
 
 # Sparse, with an ordinary torch tensor: the original's call.
-A = torch.sparse_coo_tensor(graph.indices, graph.values(w), (n, n))
+A = torch.sparse_coo_tensor(graph.indices, graph.values(w), (n, n), check_invariants=True)
 drop_in = gradient(ss.SparseSolver.apply(A, b))
 
 # Sparse, on a pattern built once: nothing is sorted again when w changes, and derivatives of every

@@ -76,6 +76,6 @@ def small(kind: str, dtype=torch.float64, n: int = 4, seed: int = 0) -> Small:
 
     def hermitian(w):
         real = w[:n].real if w.is_complex() else w[:n]
-        return torch.cat([real.to(w.dtype), w[n:], w[n:].conj()])
+        return torch.cat([real.to(w.dtype), w[n:], w[n:].conj_physical()])
 
     return Small(kind, rows, cols, n, torch.cat([diagonal.to(dtype), off]), hermitian)

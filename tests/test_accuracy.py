@@ -214,13 +214,13 @@ CHOICES = ["auto", *ENGINES]
 
 
 def assert_good(A, method, seed=0) -> bool:
-    """Accurate; or called singular, but then it must be close to it."""
+    """Accurate; or refused, but then it must be close to singular."""
     M = ss.SparseMatrix.from_scipy(sp.csr_array(A))
     b = torch.from_numpy(np.random.default_rng(seed).standard_normal(A.shape[0]))
     try:
         for mode in ({}, {"adjoint": True}):
             assert_solves(M.to_dense(), ss.solve(M, b, method=method, **mode), b, **mode)
-    except ss.SingularMatrixError:
+    except torch.linalg.LinAlgError:
         assert not surely_regular(M.to_dense())
         return False
     return True
@@ -252,8 +252,8 @@ def test_diagonals_that_fade(engine):
 def test_the_same_at_sizes_of_the_supernodal_paths(engine):
     """Above the size at which small matrices are treated apart."""
     method = ss.Direct(engine=engine)
-    A = random_matrix(650, 1, degree=4)
-    for B in (A, weak_diagonal(A, 4), spread(A, 4, 1), A):
+    A = random_matrix(650, 3, degree=4)
+    for B in (A, weak_diagonal(A, 4), spread(A, 4, 3), A):
         assert assert_good(B, method)
 
 

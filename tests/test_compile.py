@@ -106,7 +106,8 @@ def test_a_matrix_as_argument_and_as_result():
 
     @compiled
     def f(A, b):
-        return 2 * A, ss.solve(A.T, b), A @ b
+        # dynamo refuses operators between an object and a tensor: A @ b needs its long name here
+        return 2 * A, ss.solve(A.T, b), A.__matmul__(b)
 
     B, x, y = f(A, b)
     assert isinstance(B, ss.SparseMatrix)
@@ -184,9 +185,7 @@ def test_errors_come_through():
     P = ss.Pattern([0, 1], [0, 1], (2, 2))
     f = compiled(lambda v, b: ss.solve(P.assemble(v), b))
     b = torch.ones(2, dtype=torch.float64)
-    assert torch.allclose(
-        f(torch.tensor([2.0, 4.0]).double(), b), torch.tensor([0.5, 0.25]).double()
-    )
+    assert torch.allclose(f(torch.tensor([2.0, 4.0]).double(), b), torch.tensor([0.5, 0.25]).double())
     with pytest.raises(ss.SingularMatrixError):
         f(torch.tensor([2.0, 0.0]).double(), b)
 
@@ -206,7 +205,7 @@ def test_a_pattern_made_inside_says_so():
 
 
 def test_graph_breaks_are_survived():
-    """Without fullgraph, a Factor or a torch sparse matrix may break the graph, never the answer."""
+    """Without fullgraph, a Factor or a torch sparse matrix may break the graph, no more."""
     S = small("general")
     b = S.rhs(grad=False)
     A = S.matrix(S.w).to_torch(torch.sparse_csr)
@@ -241,7 +240,7 @@ def test_make_fx_with_fake_tensors():
     b = S.rhs(grad=False)
     f = lambda w, b: ss.solve(S.pattern.assemble(w), b)  # noqa: E731
     for mode in ("real", "fake", "symbolic"):
-        graph = make_fx(f, tracing_mode=mode)(S.w, b)
+        graph = make_fx(f, tracing_mode=mode, _allow_non_fake_inputs=True)(S.w, b)
         w = 1.1 * S.w
         assert torch.allclose(graph(w, b), S.truth(w, b)), mode
 
@@ -285,12 +284,11 @@ def test_opcheck(dtype):
 
 
 @needs_compiler
-def test_inductor(counts):
+def test_inductor(counts, monkeypatch):
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # no pool of workers
     S = small("general")
     w, b = S.param(), S.rhs()
-    f = compiled(
-        lambda w, b: ss.solve(S.pattern.assemble(w.sin() + w), b).square().sum(), "inductor"
-    )
+    f = compiled(lambda w, b: ss.solve(S.pattern.assemble(w.sin() + w), b).square().sum(), "inductor")
     got = torch.autograd.grad(f(w, b), (w, b))
     assert counts.factorisations == 1
     true = torch.autograd.grad(S.truth(w.sin() + w, b).square().sum(), (w, b))

@@ -220,9 +220,7 @@ def test_unknown_engines_and_options():
     text = message(ValueError, lambda: ss.Direct(engine="cholmod"))
     assert_says(text, "cholmod", *(row.name for row in ss.engines()), "auto")
     for threads in (0, -1, 1.5, "two"):
-        assert_says(
-            message((ValueError, TypeError), lambda t=threads: ss.Direct(threads=t)), "threads"
-        )
+        assert_says(message((ValueError, TypeError), lambda t=threads: ss.Direct(threads=t)), "threads")
 
 
 # ---- symmetry ----

@@ -95,10 +95,12 @@ def test_4_a_factor_outlives_later_factors(engine, case, dtype):
     assert_solves(D, after[0], b)
 
 
-@each_engine_case_dtype
+SLOGDET = hasattr(ss.Factor, "slogdet")
+
+
+@pytest.mark.skipif(not SLOGDET, reason="slogdet comes with an issue of its own")
+@(each_engine_case_dtype if SLOGDET else pytest.mark.parametrize("engine,case,dtype", [(0, 0, 0)]))
 def test_5_slogdet_is_the_dense_one(engine, case, dtype):
-    if not hasattr(ss.Factor, "slogdet"):
-        pytest.skip("slogdet is not offered yet")
     A, D, _ = system(case, dtype)
     sign, logabs = ss.factorize(A, method=ss.Direct(engine=engine)).slogdet()
     true_sign, true_logabs = torch.linalg.slogdet(wide(D))
@@ -107,8 +109,8 @@ def test_5_slogdet_is_the_dense_one(engine, case, dtype):
     assert (logabs - true_logabs).abs() <= tol * max(1.0, true_logabs.abs().item())
 
 
-def test_7_batches():
-    pytest.skip("batches come with an issue of their own")
+@pytest.mark.skip(reason="batches come with an issue of their own")
+def test_7_a_batch_equals_the_loop_over_its_items(): ...
 
 
 @each_engine_case_dtype

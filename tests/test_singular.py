@@ -64,9 +64,7 @@ def test_other_dimensions(engine, dtype, assume, A):
 @each_choice
 def test_a_singular_matrix_is_not_definite(engine):
     with pytest.raises((ss.SingularMatrixError, ss.NotPositiveDefiniteError)):
-        ss.factorize(
-            matrix(neumann(10), torch.float64), assume="spd", method=ss.Direct(engine=engine)
-        )
+        ss.factorize(matrix(neumann(10), torch.float64), assume="spd", method=ss.Direct(engine=engine))
 
 
 @each_choice

@@ -2,6 +2,7 @@
 everything, never answer wrong in silence.
 """
 
+from . import gallery
 from .errors import (
     InaccurateSolveError,
     NonFiniteError,
@@ -44,6 +45,7 @@ __all__ = [
     "engines",
     "factorize",
     "factorize_ex",
+    "gallery",
     "solve",
     "solve_ex",
 ]

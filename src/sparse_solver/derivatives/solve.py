@@ -24,7 +24,7 @@ from torch import Tensor
 from ..errors import NonFiniteError
 from ..matrix import Pattern
 from ..matrix.pattern import pattern_of
-from ..matrix.plain import is_plain
+from ..matrix.plain import is_plain, numbers
 from ..matrix.products import sampled_outer, scatter_rows
 from ..matrix.rule import Rule
 from ..planning import Factored, make, obtain, planner_for
@@ -74,19 +74,18 @@ class _item:
 
 def _solve(values: Tensor, b: Tensor, token: Tensor, pattern: int, how: str, trans: bool) -> Tensor:
     """values (*B, nnz), token (*B); b (*B, n) or (*B, n, k)."""
-    factors = factors_of(token)
     if b.device.type != "cpu":
         return _solve(values, b.cpu(), token, pattern, how, trans).to(b.device)
-    numbers = b.detach().resolve_conj().resolve_neg().numpy()
+    rhs = numbers(b)
     if values.ndim == 1:
-        factored = factors[0] or obtain(pattern_of(pattern), how, values.detach().cpu())
-        return torch.from_numpy(factored.solve(numbers, trans))
-    if None in factors:
-        factors = list(_factor_items(pattern_of(pattern), how, values.detach().cpu()))
-    items = numbers.reshape(len(factors), *b.shape[values.ndim - 1 :])
+        factored = factors_of(token)[0] or obtain(pattern_of(pattern), how, values.detach().cpu())
+        return torch.from_numpy(factored.solve(rhs, trans))
+    factors = [f for f in factors_of(token) if f is not None]
+    if len(factors) < token.numel():
+        factors = _factor_items(pattern_of(pattern), how, values.detach().cpu())
+    items = rhs.reshape(len(factors), *b.shape[values.ndim - 1 :])
     out = torch.empty(items.shape, dtype=b.dtype)
     for item, factored in enumerate(factors):
-        assert factored is not None
         with _item(item):
             out[item] = torch.from_numpy(factored.solve(items[item], trans))
     return out.reshape(b.shape)
@@ -128,7 +127,14 @@ def factor(values: Tensor, pattern: int, how: str) -> Tensor:
 
 
 def solve(
-    values: Tensor, b: Tensor, token: Tensor, rows: Tensor, cols: Tensor, pattern: int, how: str, trans: bool
+    values: Tensor,
+    b: Tensor,
+    token: Tensor,
+    rows: Tensor,
+    cols: Tensor,
+    pattern: int,
+    how: str,
+    trans: bool,
 ) -> Tensor:
     """x with A x = b, or A^T x = b if `trans`; differentiable in values and b to any order.
 
@@ -150,7 +156,7 @@ def solve(
 class _Solve(Rule):
     @staticmethod
     def forward(values, b, token, rows, cols, pattern, how, trans):  # type: ignore[no-untyped-def]
-        if is_plain(b) and not torch.compiler.is_compiling():
+        if is_plain(b):
             return _solve(values, b, token, pattern, how, trans)
         return solve_op(values, b, token, pattern, how, trans)
 
@@ -159,7 +165,8 @@ class _Solve(Rule):
         values, _, token, rows, cols, ctx.pattern, ctx.how, ctx.trans = inputs
         saved = (values, output, token, rows, cols)
         ctx.save_for_backward(*saved)
-        ctx.save_for_forward(*saved)
+        if fwAD._current_level >= 0 or torch._C._are_functorch_transforms_active():
+            ctx.save_for_forward(*saved)
         ctx.set_materialize_grads(False)
 
     @staticmethod

@@ -24,14 +24,12 @@ _named: weakref.WeakValueDictionary[int, Factored] = weakref.WeakValueDictionary
 
 def token_of(factors: list[Factored], shape: tuple[int, ...] | torch.Size) -> Tensor:
     """A token of this shape that owns `factors`, one per element."""
-    names = []
-    for factored in factors:
-        name = next(_names)
-        _named[name] = factored
-        names.append(name)
-    token = torch.tensor(names if shape else names[0], dtype=torch.int64)
-    if len(shape) != 1:
-        token = token.reshape(shape)
+    names = [next(_names) for _ in factors]
+    _named.update(zip(names, factors, strict=True))
+    if shape:
+        token = torch.tensor(names, dtype=torch.int64).reshape(shape)
+    else:
+        token = torch.scalar_tensor(names[0], dtype=torch.int64)
     token.untyped_storage()._sparse_solver_factors = factors  # type: ignore[attr-defined]
     return token
 

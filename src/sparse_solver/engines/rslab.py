@@ -159,8 +159,6 @@ class Rslab(Engine):
         return _RslabNumeric(handle, symbolic, time.perf_counter() - start, threads)
 
 
-
-
 def _second_copy(module: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = shutil.copy(module.__file__, folder)

@@ -104,23 +104,26 @@ def _scales(pattern: Pattern, size: np.ndarray, definite: bool) -> tuple[np.ndar
     different units.
     """
     n, rows, cols = pattern.shape[0], pattern.rows.numpy(), pattern.cols.numpy()
-    if pattern.has_full_diagonal and definite:
-        s = _powers_of_two(size[pattern.diagonal], -0.5)
-        return s, s
 
     def tallest(index: np.ndarray, scaled: np.ndarray) -> np.ndarray:
         top = np.zeros(n, size.dtype)
         np.maximum.at(top, index, scaled)
         return _powers_of_two(top)
 
-    # Rows first or columns first: better is what leaves the entries closer to one on average.
+    candidates = []
+    if pattern.has_full_diagonal:
+        s = _powers_of_two(size[pattern.diagonal], -0.5)
+        if definite:
+            return s, s
+        candidates.append((s, s))
     r = tallest(rows, size)
-    by_rows = r, tallest(cols, size * r[rows])
+    candidates.append((r, tallest(cols, size * r[rows])))
     c = tallest(cols, size)
-    by_cols = tallest(rows, size * c[cols]), c
+    candidates.append((tallest(rows, size * c[cols]), c))
     positive = size > 0
+    i, j, levels = rows[positive], cols[positive], np.log2(size[positive])
 
-    def closeness(scales: tuple[np.ndarray, np.ndarray]) -> float:
-        return float(np.log(scales[0])[rows[positive]].sum() + np.log(scales[1])[cols[positive]].sum())
+    def spread(scales: tuple[np.ndarray, np.ndarray]) -> float:
+        return float(np.abs(levels + np.log2(scales[0])[i] + np.log2(scales[1])[j]).sum())
 
-    return max(by_rows, by_cols, key=closeness)
+    return min(candidates, key=spread)  # the one that leaves entries closest to one

@@ -329,8 +329,10 @@ def refine_triangles(vertices: Tensor, elements: Tensor) -> tuple[Tensor, Tensor
     n = vertices.shape[0]
     a, b, c = elements.to(torch.int64).unbind(1)
     sides = torch.stack([torch.stack(pair, 1) for pair in ((a, b), (b, c), (c, a))], 1)  # (m, 3, 2)
-    edges, where = torch.unique(sides.sort(-1).values.reshape(-1, 2), dim=0, return_inverse=True)
-    ab, bc, ca = (n + where.reshape(-1, 3)).unbind(1)
+    low, high = sides.sort(-1).values.unbind(-1)
+    keys, where = torch.unique(low * n + high, return_inverse=True)  # one number for each edge
+    edges = torch.stack([keys // n, keys % n], 1)
+    ab, bc, ca = (n + where).unbind(1)
     quarters = [(a, ab, ca), (b, bc, ab), (c, ca, bc), (ab, bc, ca)]
     finer = torch.stack([torch.stack(quarter, 1) for quarter in quarters], 1).reshape(-1, 3)
     return torch.cat([vertices, vertices[edges].mean(1)]), finer

@@ -38,9 +38,7 @@ class Factor:
         Facts on the factorisation and the latest solve.
     """
 
-    def __init__(
-        self, matrix: SparseMatrix, how: str, token: Tensor, fixed: Prescribed | None
-    ) -> None:
+    def __init__(self, matrix: SparseMatrix, how: str, token: Tensor, fixed: Prescribed | None) -> None:
         self.matrix, self._how, self._token, self._fixed = matrix, how, token, fixed
 
     @property
@@ -48,9 +46,7 @@ class Factor:
         """(*B, n, n)."""
         return self.matrix.shape
 
-    def solve(
-        self, b: Tensor, *, adjoint: bool = False, transpose: bool = False
-    ) -> Tensor:
+    def solve(self, b: Tensor, *, adjoint: bool = False, transpose: bool = False) -> Tensor:
         """Solve A x = b; see `sparse_solver.solve`.
 
         Parameters
@@ -74,9 +70,7 @@ class Factor:
         tensor([0., 2.])
         """
         options: dict[str, Any] = {"adjoint": adjoint, "transpose": transpose}
-        return solve_system(
-            self.matrix, b, self._how, fixed=self._fixed, token=self._token, **options
-        )
+        return solve_system(self.matrix, b, self._how, fixed=self._fixed, token=self._token, **options)
 
     @property
     def info(self) -> Info:
@@ -114,9 +108,7 @@ class Plan:
         Engine, path, reason, predicted size and work.
     """
 
-    def __init__(
-        self, pattern: Pattern, how: str, fixed: tuple[Any, Tensor] | None = None
-    ) -> None:
+    def __init__(self, pattern: Pattern, how: str, fixed: tuple[Any, Tensor] | None = None) -> None:
         self.pattern, self._how = pattern, how
         self._fixed = None if fixed is None else read_fixed(pattern, fixed)
         inner = pattern if self._fixed is None else self._fixed[0].pattern
@@ -327,5 +319,3 @@ def factorize_ex(
     except (torch.linalg.LinAlgError, NonFiniteError) as error:
         code = _code(error, A.shape[-1])
         return None, torch.full(A.shape[:-2], code, dtype=torch.int32, device=A.device)
-
-

@@ -83,7 +83,9 @@ class Reduction:
         """A_ff."""
         return SparseMatrix(self.pattern, gather(A.values, self._inner))
 
-    def right_hand_side(self, A: SparseMatrix, b: Tensor, x_c: Tensor, trans: bool, conj: bool) -> Tensor:
+    def right_hand_side(
+        self, A: SparseMatrix, b: Tensor, x_c: Tensor, trans: bool, conj: bool
+    ) -> Tensor:
         """b_f - A_fc x_c, columns throughout: b (*B, n, k), x_c (*B, m, k)."""
         pattern, slots = self._couplings[trans]
         values = gather(A.values, slots)

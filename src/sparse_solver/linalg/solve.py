@@ -201,5 +201,3 @@ def _solve_items(
     x = torch.stack([s.x for s in solved]).reshape(*batch, *solved[0].x.shape)
     info = torch.stack([s.info for s in solved]).reshape(batch)
     return _outcome(x, info, getattr(solved[0], "details", None))
-
-

@@ -1,6 +1,6 @@
 """The way of a tensor through a solve: one path for every verb.
 
-    read and check -> [prescribed unknowns] -> token of the factor -> x, with its derivative
+read and check -> [prescribed unknowns] -> token of the factor -> x, with its derivative
 """
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ class Structure:
     slots: Slots | None  # place of each stored entry; None: stored order is canonical
 
     def fits(self, layout: torch.layout, shape: Any, blocks: Any, indices: Any) -> bool:
+        """Whether a tensor with these indices has this structure."""
         return (
             self.layout == layout
             and self.shape == shape

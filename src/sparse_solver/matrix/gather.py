@@ -15,7 +15,7 @@ import torch
 from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 from torch import Tensor
 
-from .plain import is_plain
+from .plain import is_plain, numbers
 from .rule import Rule
 
 __all__ = ["Slots", "gather", "scatter_sum"]
@@ -65,14 +65,18 @@ class Slots:
 
 def _scatter(t: Tensor, slots: Slots) -> Tensor:
     if t.ndim == 1 and t.device.type == "cpu" and is_plain(t):
-        return torch.from_numpy(slots.sum(np.ascontiguousarray(t.resolve_neg().numpy())))
+        return torch.from_numpy(slots.sum(np.ascontiguousarray(numbers(t))))
+    return _index_add(t, slots)
+
+
+def _index_add(t: Tensor, slots: Slots) -> Tensor:
     return t.new_zeros((*t.shape[:-1], slots.size)).index_add(-1, slots.on(t.device), t)
 
 
 class _ScatterSum(Rule):
     @staticmethod
     def forward(t: Tensor, slots: Slots) -> Tensor:
-        return _scatter(t.resolve_conj(), slots)
+        return _scatter(t, slots)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -116,7 +120,7 @@ class _Gather(Rule):
 def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
     """Sum triplets by place: t (*B, m) -> (*B, nnz). Differentiable to any order."""
     if torch.compiler.is_compiling():  # the compiler differentiates and fuses torch's own operation
-        return t.new_zeros((*t.shape[:-1], slots.size)).index_add(-1, slots.on(t.device), t)
+        return _index_add(t, slots)
     return _ScatterSum.apply(t, slots)
 
 

@@ -79,6 +79,7 @@ class Pattern:
     nnz: int
     rows: Tensor
     cols: Tensor
+    _slots: Slots | None  # None: triplets came in canonical order, without duplicates
     handle: int  # an integer name, by which compiled graphs refer to the pattern
 
     def __init__(self, rows: Any, cols: Any, shape: Sequence[int]) -> None:
@@ -206,7 +207,7 @@ class Pattern:
 
     @cached_property
     def _hash(self) -> int:
-        crc = zlib.crc32(self.cols.numpy().view(np.uint8), zlib.crc32(self.indptr.view(np.uint8)))
+        crc = zlib.crc32(self.cols.numpy().data, zlib.crc32(self.indptr.data))
         return hash((self.shape, self.nnz, crc))
 
     def __hash__(self) -> int:

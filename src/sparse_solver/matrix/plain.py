@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-__all__ = ["conjugate", "is_plain", "outside_transforms"]
+__all__ = ["conjugate", "is_plain", "numbers", "outside_transforms"]
 
 _TYPES = (Tensor, torch.nn.Parameter)
-_LEGACY_VMAP = torch._C._parse_dispatch_key("Batched")  # what is_grads_batched still uses
+_LEGACY_VMAP: Any = torch._C._parse_dispatch_key("Batched")  # what is_grads_batched still uses
 
 
 def is_plain(t: Tensor) -> bool:
@@ -26,6 +28,16 @@ def is_plain(t: Tensor) -> bool:
         and not torch._C._dispatch_keys(t).has(_LEGACY_VMAP)
         and torch._C._len_torch_dispatch_stack() == 0
     )
+
+
+def numbers(t: Tensor) -> np.ndarray:
+    """The memory of a plain CPU tensor, without its graph."""
+    t = t.detach()
+    if t.is_complex():
+        t = t.resolve_conj()
+    if t.is_neg():
+        t = t.resolve_neg()
+    return t.numpy()
 
 
 def outside_transforms() -> AbstractContextManager[object]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from .pattern import Pattern
-from .plain import is_plain
+from .plain import is_plain, numbers
 
 __all__ = ["multiply", "sampled_outer", "scatter_rows"]
 
@@ -45,15 +46,25 @@ def sampled_outer(y: Tensor, x: Tensor, rows: Tensor, cols: Tensor, *, vector: b
     -------
     Tensor, shape (*B, nnz)
     """
+    if not torch.is_grad_enabled() and is_plain(y) and y.ndim <= 2 and y.device.type == "cpu":
+        return torch.from_numpy(_sampled_outer(numbers(y), numbers(x), rows.numpy(), cols.numpy()))
     x = x.conj()
     if vector:
         return y.index_select(-1, rows) * x.index_select(-1, cols)
-    if torch.is_grad_enabled() or not is_plain(y):
-        return (y.index_select(-2, rows) * x.index_select(-2, cols)).sum(-1)
-    # No graph to build: sum over blocks of nonzeros, so that nnz x k numbers never exist at once.
-    width = max(1, _AT_ONCE // max(1, y[..., :1, :].numel()))
-    pieces = [
-        (y.index_select(-2, r) * x.index_select(-2, c)).sum(-1)
-        for r, c in zip(rows.split(width), cols.split(width), strict=True)
-    ]
-    return torch.cat(pieces, -1) if pieces else y.new_zeros(rows.shape)
+    return (y.index_select(-2, rows) * x.index_select(-2, cols)).sum(-1)
+
+
+def _sampled_outer(y: np.ndarray, x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """With no graph to build: in blocks of nonzeros, so that nnz x k numbers never exist at once."""
+    if x.dtype.kind == "c":
+        x = x.conj()
+    if y.ndim == 1:
+        out = y[rows]
+        out *= x[cols]
+        return out
+    out = np.empty(len(rows), y.dtype)
+    width = max(1, _AT_ONCE // max(1, y.shape[1]))
+    for start in range(0, len(rows), width):
+        block = slice(start, start + width)
+        np.einsum("ek,ek->e", y[rows[block]], x[cols[block]], out=out[block])
+    return out

@@ -19,6 +19,9 @@ class Rule(torch.autograd.Function):
 
     @classmethod
     def apply(cls, *args: Any) -> Any:
+        """The rule applied to all its arguments, by position."""
         if torch._C._are_functorch_transforms_active():
-            return super().apply(*args)
-        return super(torch.autograd.Function, cls).apply(*unwrap_dead_wrappers(args))
+            return super().apply(*args)  # type: ignore[misc]
+        return super(torch.autograd.Function, cls).apply(  # type: ignore[misc]
+            *unwrap_dead_wrappers(args)
+        )

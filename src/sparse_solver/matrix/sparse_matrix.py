@@ -286,7 +286,9 @@ class SparseMatrix:
         A = A if isinstance(A, SparseMatrix) else cls.from_torch(A)
         P = A.pattern
         if bool((P.rows < P.cols).any()) and bool((P.rows > P.cols).any()):
-            raise ValueError(f"{A!r} stores entries on both sides of the diagonal; expected one triangle")
+            raise ValueError(
+                f"{A!r} stores entries on both sides of the diagonal; expected one triangle"
+            )
         if A.dtype.is_complex and hermitian is None:
             raise ValueError("A is complex: say from_triangle(A, hermitian=True) or hermitian=False")
         off = torch.nonzero(P.rows != P.cols).squeeze(1)

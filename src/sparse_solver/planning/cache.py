@@ -85,7 +85,10 @@ def planner_for(pattern: Pattern, how: str) -> Planner:
 
 def make(planner: Planner, values: Tensor, old: Attempt | None = None) -> tuple[Tensor, Factored]:
     """(snapshot, factor) of values (nnz,) on the CPU."""
-    snapshot = values.detach().resolve_conj().resolve_neg().clone()  # clone alone keeps lazy bits
+    values = values.detach()
+    if values.is_complex():
+        values = values.resolve_conj()
+    snapshot = values.resolve_neg().clone()
     return snapshot, Factored(planner, snapshot.numpy(), old)
 
 
@@ -153,14 +156,14 @@ def _limit(newest: _Slot) -> None:
         return
     dropped = []
     with _lock:
-        slots = [s for by_how in _slots.values() for s in by_how.values() if s.factored is not None]
-        sizes = [(s.factored.attempt and s.factored.attempt.numeric.memory) or 0 for s in slots]
+        kept = [(s, s.factored) for by_how in _slots.values() for s in by_how.values()]
+        sizes = [(f and f.attempt and f.attempt.numeric.memory) or 0 for _, f in kept]
         total = sum(sizes)
-        for slot, size in zip(slots, sizes, strict=True):
+        for (slot, factored), size in zip(kept, sizes, strict=True):
             if total <= max_bytes():
                 break
-            if slot is not newest:
-                dropped.append(slot.factored)
+            if slot is not newest and size:
+                dropped.append(factored)
                 slot.factored = slot.snapshot = None
                 total -= size
     del dropped

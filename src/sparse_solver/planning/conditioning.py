@@ -1,8 +1,8 @@
 """Is A singular, as far as its numbers can tell?
 
-Three tests, the cheap ones first. (1) A certificate: a row-scaled matrix with diagonal margin m_i =
-(|a_ii| - sum_j!=i |a_ij|) / sum_j |a_ij| > 0 has an inverse no larger than 1 / min m_i (Varah 1975),
-so nothing more is asked. (2) A probe: one solve with a random vector, which a nearly singular matrix
+Three tests, the cheap ones first. (1) A certificate: a matrix whose diagonal exceeds the rest of its
+row by at least m > 0 everywhere has an inverse no larger than 1 / m (Varah 1975), and nothing more
+is asked. (2) A probe: one solve with a random vector, which a nearly singular matrix
 answers with a huge one unless chance is against us by one in ten thousand. (3) Only if the probe
 fires, the estimate of the condition number by Hager (1984) and Higham (1988), on the matrix with
 rows and columns equilibrated (one after the other, by the diagonal, or both at once by Ruiz 2001),
@@ -36,8 +36,9 @@ def is_dominant(eq: Equations) -> bool:
     """The certificate: strictly diagonally dominant rows, with a margin above rounding."""
     if not eq.n:
         return True
-    # margin > t  <=>  2 |a_ii| > (1 + t) row sum
-    return bool((2 * eq.diagonal > (1 + _MARGIN * eq.eps) * eq.row_sums).all())
+    margins = 2 * eq.diagonal
+    margins -= eq.row_sums
+    return float(margins.min()) > _MARGIN * eq.eps * eq.norm
 
 
 def random_vector(n: int) -> np.ndarray:

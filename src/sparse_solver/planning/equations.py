@@ -111,14 +111,14 @@ class Equations:
     ) -> tuple[bool, float]:
         """Whether x is accurate in both senses, and (at most) its normwise backward error."""
         norm = self.norm_transposed if transposed else self.norm
-        residual, size = np.abs(r), np.abs(x)
+        residual = np.abs(r)
         if x.ndim == 1:  # cheap lower bounds of both denominators settle nearly every solve
+            top, size = float(residual.max()), np.abs(x)
             reach = norm * float(size.max())
-            error = float(residual.max()) / reach if reach > 0 else math.inf
+            error = top / reach if reach > 0 else math.inf
             if error <= NORMWISE * self.eps:
                 size *= self.diagonal
-                size *= COMPONENTWISE * self.eps
-                if (residual <= size).all():
+                if top <= COMPONENTWISE * self.eps * float(size.min()):
                     return True, error
         reach = norm * np.abs(x).max(0) + np.abs(b).max(0)
         top = residual.max(0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -38,8 +39,10 @@ class Factored:
     def __init__(self, planner: Planner, values: np.ndarray, old: Attempt | None = None) -> None:
         self.planner = planner
         self.equations = Equations(planner.pattern, values)
-        self.steps, self.residual = 0, None
-        self.kind, self.attempt = "general", None
+        self.steps = 0
+        self.residual: float | None = None
+        self.kind = "general"
+        self.attempt: Attempt | None = None
         if len(self.equations.row_sums):
             self.kind, self.attempt = planner.factorize(self.equations, old)
 
@@ -85,9 +88,7 @@ class Factored:
             "tried"
         )
 
-    def _refined(
-        self, attempt: Attempt, b: np.ndarray, transposed: bool
-    ) -> tuple[np.ndarray, bool]:
+    def _refined(self, attempt: Attempt, b: np.ndarray, transposed: bool) -> tuple[np.ndarray, bool]:
         """A solution after refinement (Higham, section 12.1), and whether it is accurate."""
         eq, solve = self.equations, attempt.numeric.solve
         try:
@@ -96,20 +97,34 @@ class Factored:
             log.info("%s", reason)
             self.steps, self.residual = 0, math.inf
             return b, False
-        with np.errstate(all="ignore"):
-            r = eq.residual(x, b, transposed)
-            accurate, error = eq.judge(x, r, b, transposed)
-            step = 0
-            while not accurate and step < _STEPS and np.isfinite(error):
-                y = x + solve(r, transposed)
-                s = eq.residual(y, b, transposed)
-                accurate, smaller = eq.judge(y, s, b, transposed)
-                step += 1
-                if not accurate and not smaller <= error / 2 and not smaller <= NORMWISE * eq.eps:
-                    break
-                x, r, error = y, s, smaller
+        r = eq.residual(x, b, transposed)
+        accurate, error = eq.judge(x, r, b, transposed)
+        step = 0
+        if not accurate:
+            with np.errstate(all="ignore"):
+                x, accurate, error, step = self._improved(solve, x, r, error, b, transposed)
         self.steps, self.residual = step, error
         return x, accurate
+
+    def _improved(
+        self,
+        solve: Callable[[np.ndarray, bool], np.ndarray],
+        x: np.ndarray,
+        r: np.ndarray,
+        error: float,
+        b: np.ndarray,
+        transposed: bool,
+    ) -> tuple[np.ndarray, bool, float, int]:
+        eq, accurate, step = self.equations, False, 0
+        while not accurate and step < _STEPS and math.isfinite(error):
+            y = x + solve(r, transposed)
+            r = eq.residual(y, b, transposed)
+            accurate, smaller = eq.judge(y, r, b, transposed)
+            step += 1
+            if not accurate and not smaller <= max(error / 2, NORMWISE * eq.eps):
+                break
+            x, error = y, smaller
+        return x, accurate, error, step
 
     def info(self, **facts: object) -> Info:
         """Facts, the latest solve's among them."""

@@ -30,9 +30,7 @@ class Attempt:
 
     __slots__ = ("choice", "kept_pivots", "numeric", "symbolic")
 
-    def __init__(
-        self, choice: Choice, symbolic: Symbolic, numeric: Numeric, kept_pivots: bool
-    ) -> None:
+    def __init__(self, choice: Choice, symbolic: Symbolic, numeric: Numeric, kept_pivots: bool) -> None:
         self.choice, self.symbolic, self.numeric = choice, symbolic, numeric
         self.kept_pivots = kept_pivots  # refactored in place: its pivots were chosen for older values
 
@@ -57,6 +55,7 @@ class Planner:
 
     @property
     def threads(self) -> int:
+        """Threads for the engine."""
         return self.method.threads or torch.get_num_threads()
 
     # ---- analysis ----
@@ -163,7 +162,7 @@ class Planner:
         for choice in self.order(kind, eq.values):
             # On kept pivots, on the kept analysis, on an analysis of these very values.
             known = (choice.engine, choice.path) in self._symbolics
-            tries = [(False, old)] if old is not None else []
+            tries: list[tuple[bool, Attempt | None]] = [(False, old)] if old is not None else []
             tries += [(False, None), (True, None)] if known else [(False, None)]
             for fresh, kept in tries:
                 try:

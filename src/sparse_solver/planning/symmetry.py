@@ -65,10 +65,7 @@ def _not_symmetric(pattern: Pattern, assume: str) -> str:
     rows, cols = pattern.rows.numpy(), pattern.cols.numpy()
     text = f'assume="{assume}" but the nonzeros of A are not symmetric'
     if (rows >= cols).all() or (rows <= cols).all():
-        return (
-            f"{text}: only one triangle is stored. Write "
-            "SparseMatrix.from_triangle(A) to mirror it"
-        )
+        return f"{text}: only one triangle is stored. Write SparseMatrix.from_triangle(A) to mirror it"
     there = set(zip(cols.tolist(), rows.tolist(), strict=True))
     i, j = next(p for p in zip(rows.tolist(), cols.tolist(), strict=True) if p not in there)
     return f'{text}: ({i}, {j}) is stored and ({j}, {i}) is not. Say assume="general" or "auto"'

@@ -1,0 +1,90 @@
+"""The examples run, at reduced size, and reach what they promise."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+pytestmark = pytest.mark.skipif(not EXAMPLES.is_dir(), reason="the examples are not beside the tests")
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """A folder of its own for what an example writes, and whatever it sets put back."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    threads = torch.get_num_threads()
+    with warnings.catch_warnings():
+        yield
+    torch.set_num_threads(threads)
+
+
+def load(name: str) -> dict:
+    return runpy.run_path(str(EXAMPLES / name), run_name="example")
+
+
+def test_minimal(capsys):
+    load("minimal.py")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert all(float(line.split("=")[-1]) < 1e-12 for line in lines)
+
+
+def test_airfoil_inverse_recovers_the_coefficient(counts, capsys, tmp_path):
+    for package in ("pyamg", "matplotlib", "tqdm"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    main = load("airfoil_inverse.py")["main"]
+    figures = main(["--refine", "1", "--output", "before_after.png"])
+    assert figures["ratio"] <= 0.2
+    assert figures["end"] == pytest.approx(figures["ratio"] * figures["start"])
+    # The readings take one factorisation, and each step one, forward and backward together.
+    assert counts.factorisations == 201
+    report = capsys.readouterr().out
+    assert "factorisations        200" in report and "s per step" in report
+    assert (tmp_path / "before_after.png").stat().st_size > 50_000
+
+
+def test_benchmark(capsys, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    main = load("benchmark.py")["main"]
+    times = main(["--max-power", "10", "--budget", "0.05", "--output", "benchmark.png"])
+    assert {"torch, dense", "sparse_solver"} <= set(times)
+    for of in times.values():
+        assert set(of) == {2**8, 2**9, 2**10} and all(t > 0 for t in of.values())
+    record = json.loads((tmp_path / "benchmark.json").read_text())
+    assert set(record["seconds"]) == set(times)
+    assert record["environment"]["versions"]["torch"]
+    assert (tmp_path / "benchmark.png").stat().st_size > 10_000
+    report = capsys.readouterr().out
+    missing = set(record["notes"]) - set(times)
+    assert all(f"{name} " in report for name in missing | set(times))
+
+
+def test_benchmark_stops_methods_that_would_take_too_long():
+    too_long = load("benchmark.py")["too_long"]
+    assert too_long({256: 0.1}, 512, 1.0) == ""
+    assert too_long({256: 0.1, 512: 0.8}, 1024, 7.0) == ""
+    assert "6 s" in too_long({256: 0.1, 512: 0.8}, 1024, 5.0)
+
+
+def test_benchmark_fits_the_order_of_growth():
+    exponent = load("benchmark.py")["exponent"]
+    assert exponent({n: 3e-9 * n**2 for n in (256, 512, 1024, 2048)}) == pytest.approx(2)
+
+
+def test_benchmark_refuses_gradients_that_differ():
+    compare = load("benchmark.py")["compare"]
+    g = torch.ones(4, dtype=torch.float64)
+    compare({"a": g, "b": g * (1 + 1e-12)}, 4)
+    with pytest.raises(SystemExit, match="b and a differ"):
+        compare({"a": g, "b": g * (1 + 1e-6)}, 4)
+    with pytest.raises(SystemExit, match="b and a differ"):
+        compare({"a": g, "b": g * float("nan")}, 4)

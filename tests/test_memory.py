@@ -1,0 +1,48 @@
+"""A thousand steps hold no more memory than a hundred (slow: left out by default)."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+SCRIPT = """
+    import sys
+    import torch
+    import sparse_solver as ss
+
+    def resident():
+        with open("/proc/self/statm") as f:
+            return int(f.read().split()[1]) * 4096
+
+    m, steps, method = 60, int(sys.argv[2]), ss.Direct(engine=sys.argv[1])
+    n = m * m
+    i = torch.arange(n)
+    right, up = i[i % m != m - 1], i[: n - m]
+    s, t = torch.cat([right, up]), torch.cat([right + 1, up + m])
+    P = ss.Pattern(torch.cat([i, s, t, s, t]), torch.cat([i, t, s, s, t]), (n, n))
+    b = torch.randn(n, dtype=torch.float64)
+    for step in range(steps):
+        w = torch.rand(len(s), dtype=torch.float64).requires_grad_()
+        A = P.assemble(torch.cat([torch.ones(n), -w, -w, w, w]))
+        if sys.argv[3] == "torch":
+            A = A.to_torch(torch.sparse_coo)
+        x = ss.solve(A, b, method=method)
+        x.square().sum().backward()
+        if step == steps // 10:
+            early = resident()
+    grown = (resident() - early) / 2**20
+    assert grown <= 5, f"{grown:.1f} MB more after {steps} steps than after {steps // 10}"
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+@pytest.mark.parametrize("engine", ["auto", "superlu"])
+@pytest.mark.parametrize("kind", ["SparseMatrix", "torch"])
+def test_memory_does_not_grow(engine, kind):
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), engine, "600", kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr

@@ -205,16 +205,11 @@ def test_a_pattern_made_inside_says_so():
 
 
 def test_graph_breaks_are_survived():
-    """Without fullgraph, a Factor or a torch sparse matrix may break the graph, no more."""
+    """Without fullgraph, making a factor breaks the graph, no more."""
     S = small("general")
     b = S.rhs(grad=False)
-    A = S.matrix(S.w).to_torch(torch.sparse_csr)
-
-    @torch.compile(backend="aot_eager")
-    def f(w, b):
-        return ss.factorize(S.pattern.assemble(w)).solve(b) + ss.solve(A, b)
-
-    assert torch.allclose(f(S.w, b), 2 * S.truth(S.w, b))
+    f = torch.compile(lambda w, b: ss.factorize(S.pattern.assemble(w)).solve(b), backend="eager")
+    assert torch.allclose(f(S.w, b), S.truth(S.w, b))
 
 
 def test_fixed_inside():

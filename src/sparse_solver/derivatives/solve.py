@@ -150,6 +150,8 @@ def solve(
     how : str
         ``assume + method.key``.
     """
+    if torch.compiler.is_compiling():
+        _admit()
     return _Solve.apply(values, b, token, rows, cols, pattern, how, trans)
 
 
@@ -224,5 +226,11 @@ class _Solve(Rule):
         return _Solve.apply(values, b, token, *rest), 0
 
 
-# Dynamo does not trace a Function with a jvp of its own; the operators inside keep it opaque.
-torch.compiler.allow_in_graph(_Solve)
+def _admit() -> None:
+    """Let compiled code contain `_Solve` whole: dynamo does not trace rules with a jvp of their own."""
+    torch.compiler.allow_in_graph(_Solve)
+
+
+# Called by the tracer itself, as the result of a "constant" function is. Said at import instead, it
+# would import all of dynamo, which takes five times as long as the rest of this library.
+_admit._dynamo_marked_constant = True  # type: ignore[attr-defined]

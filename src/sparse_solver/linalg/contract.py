@@ -10,9 +10,14 @@ from torch import Tensor
 from ..matrix import SparseMatrix
 from ..planning import ASSUMPTIONS, Direct
 
-__all__ = ["check_method", "check_system", "is_vector", "read_matrix"]
+__all__ = ["REAL", "check_method", "check_system", "is_vector", "read_matrix"]
 
-_DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
+REAL = {  # the precision of each dtype that can be factored
+    torch.float32: torch.float32,
+    torch.float64: torch.float64,
+    torch.complex64: torch.float32,
+    torch.complex128: torch.float64,
+}
 
 
 def read_matrix(A: Any) -> SparseMatrix:
@@ -36,7 +41,7 @@ def read_matrix(A: Any) -> SparseMatrix:
 
 
 def _check_dtype(name: str, dtype: torch.dtype) -> None:
-    if dtype not in _DTYPES:
+    if dtype not in REAL:
         raise TypeError(
             f"{name} has dtype {dtype}; expected float32, float64, complex64 or complex128: "
             f"write {name}.to(torch.float64)"
@@ -79,7 +84,7 @@ def check_system(A: SparseMatrix, b: Any) -> None:
         )
     if b.dtype != A.dtype:
         _check_dtype("b", b.dtype)
-        if b.dtype.to_real() != A.dtype.to_real():
+        if REAL[b.dtype] != REAL[A.dtype]:
             raise TypeError(
                 f"A has dtype {A.dtype} and b {b.dtype}; write b.to({A.dtype}) or A.to({b.dtype})"
             )

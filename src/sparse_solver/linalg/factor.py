@@ -13,6 +13,7 @@ from ..derivatives.token import factors_of, token_of
 from ..errors import NonFiniteError
 from ..info import Info
 from ..matrix import Pattern, SparseMatrix
+from ..matrix.plain import refuse_compiling
 from ..planning import Direct, Planner, make, planner_for
 from .contract import check_method, read_matrix
 from .fixed import Reduction, read_fixed
@@ -201,6 +202,7 @@ def analyze(
     >>> plan.info.n, plan.info.kind
     (2, 'symmetric')
     """
+    refuse_compiling("analyze was called")
     how = check_method(assume, method)
     if isinstance(A, Pattern):
         if A.shape[0] != A.shape[1]:
@@ -262,6 +264,7 @@ def factorize(
     >>> F.solve(torch.ones(3))
     tensor([0.5000, 0.5000, 0.5000])
     """
+    refuse_compiling("factorize was called")
     how = check_method(assume, method)
     A = read_matrix(A)
     reading = None if fixed is None else read_fixed(A.pattern, fixed)

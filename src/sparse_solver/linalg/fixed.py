@@ -6,8 +6,7 @@ picking and placing of entries, so derivatives in A, b and the prescribed values
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,7 +22,8 @@ from ..matrix.products import multiply
 
 __all__ = ["Reduction", "read_fixed"]
 
-_KEPT = 8
+_KEPT = 8  # reductions of one pattern
+_names = itertools.count()
 
 
 class Reduction:
@@ -41,7 +41,10 @@ class Reduction:
         n = whole.shape[0]
         is_fixed = np.zeros(n, dtype=bool)
         is_fixed[fixed.numpy()] = True
+        self.content = fixed.numpy().tobytes()
         self.fixed, self.free = fixed, torch.from_numpy(np.flatnonzero(~is_fixed))
+        self._order = torch.empty(n, dtype=torch.int64)
+        self._order[torch.cat([self.free, self.fixed])] = torch.arange(n)
         place = np.empty(n, dtype=np.int64)
         place[self.free.numpy()] = np.arange(len(self.free))
         place[fixed.numpy()] = np.arange(len(fixed))
@@ -95,13 +98,7 @@ class Reduction:
 
     def place(self, x_f: Tensor, x_c: Tensor) -> Tensor:
         """The whole x (*B, n, k) from its free and prescribed parts."""
-        order = torch.empty(len(self.free) + len(self.fixed), dtype=torch.int64)
-        order[torch.cat([self.free, self.fixed])] = torch.arange(len(order))
-        return torch.cat([x_f, x_c], -2).index_select(-2, order.to(x_f.device))
-
-
-_recent: OrderedDict[tuple[Pattern, bytes], Reduction] = OrderedDict()
-_lock = threading.Lock()
+        return torch.cat([x_f, x_c], -2).index_select(-2, self._order.to(x_f.device))
 
 
 def read_fixed(pattern: Pattern, fixed: Any) -> tuple[Reduction, Tensor]:
@@ -128,13 +125,32 @@ def read_fixed(pattern: Pattern, fixed: Any) -> tuple[Reduction, Tensor]:
 
 
 def reduce_pattern(pattern: Pattern, indices: Any) -> Reduction:
-    """How `pattern` splits at `indices`; remembered, so that its plan is found again."""
+    """How `pattern` splits at `indices`; kept on the pattern, so that its plan is found again."""
+    return pattern.derived[_name(pattern, indices)]
+
+
+def _name(pattern: Pattern, indices: Any) -> int:
+    """The key of a reduction in `pattern.derived`; the reduction is made if it is not there."""
     with outside_transforms():
-        return _reduce_pattern(pattern, indices)
+        index = _check_indices(indices, pattern.shape[0])
+        content = index.numpy().tobytes()
+        for name, known in tuple(pattern.derived.items()):
+            if isinstance(known, Reduction) and known.content == content:
+                return name
+        reduction = Reduction(pattern, index.clone())
+        name = next(_names)
+        pattern.derived[name] = reduction
+        mine = [k for k, v in tuple(pattern.derived.items()) if isinstance(v, Reduction)]
+        for oldest in mine[:-_KEPT]:
+            pattern.derived.pop(oldest, None)
+        return name
 
 
-def _reduce_pattern(pattern: Pattern, indices: Any) -> Reduction:
-    n = pattern.shape[0]
+# A compiler takes the name as a constant of the traced function, as the indices are.
+_name._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
+def _check_indices(indices: Any, n: int) -> Tensor:
     index = torch.as_tensor(indices).detach().cpu()
     if index.numel() == 0:
         index = index.to(torch.int64)
@@ -147,16 +163,7 @@ def _reduce_pattern(pattern: Pattern, indices: Any) -> Reduction:
     outside = index[(index < 0) | (index >= n)]
     if len(outside):
         raise ValueError(f"fixed has index {int(outside[0])}, out of range for {n} unknowns")
-    key = pattern, index.numpy().tobytes()
-    with _lock:
-        reduction = _recent.get(key)
-    if reduction is None:
-        counts = torch.bincount(index, minlength=n)
-        if len(index) and int(counts.max()) > 1:
-            raise ValueError(f"fixed repeats index {int(counts.argmax())}; give each unknown once")
-        reduction = Reduction(pattern, index.clone())
-        with _lock:
-            _recent[key] = reduction
-            dropped = _recent.popitem(last=False) if len(_recent) > _KEPT else None
-        del dropped
-    return reduction
+    counts = torch.bincount(index, minlength=n)
+    if len(index) and int(counts.max()) > 1:
+        raise ValueError(f"fixed repeats index {int(counts.argmax())}; give each unknown once")
+    return index

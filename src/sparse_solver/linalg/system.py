@@ -13,7 +13,7 @@ from torch import Tensor
 from ..derivatives import solve as rule
 from ..matrix import SparseMatrix
 from ..matrix.plain import conjugate
-from .contract import check_system, is_vector
+from .contract import REAL, check_system, is_vector
 from .fixed import Reduction
 
 __all__ = ["orient", "solve_system"]
@@ -94,7 +94,7 @@ def _solve_fixed(
     x_c: Tensor,
     token: Tensor | None,
 ) -> Tensor:
-    if x_c.dtype.to_real() != A.dtype.to_real():
+    if REAL.get(x_c.dtype) != REAL[A.dtype]:
         raise TypeError(
             f"A has dtype {A.dtype} and the values of fixed {x_c.dtype}; write values.to({A.dtype})"
         )

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .gather import Slots, gather, scatter_sum
 from .pattern import Pattern
-from .plain import outside_transforms
+from .plain import outside_transforms, refuse_compiling
 
 __all__ = ["COMPRESSED", "Structure", "read_structure", "read_values", "write"]
 
@@ -82,6 +82,7 @@ def check_matrix(A: Tensor) -> None:
 
 def read_structure(A: Tensor) -> Structure:
     """The structure of `A`, recognised if it was among the last few."""
+    refuse_compiling("the structure of a torch matrix was read")
     with outside_transforms():
         check_matrix(A)
         return _read_structure(A)

@@ -20,7 +20,7 @@ from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 from torch import Tensor
 
 from .gather import Slots, scatter_sum
-from .plain import outside_transforms
+from .plain import outside_transforms, refuse_compiling
 
 if TYPE_CHECKING:
     from .sparse_matrix import SparseMatrix
@@ -83,6 +83,7 @@ class Pattern:
     handle: int  # an integer name, by which compiled graphs refer to the pattern
 
     def __init__(self, rows: Any, cols: Any, shape: Sequence[int]) -> None:
+        refuse_compiling("a Pattern was made")
         shape_ = _check_shape(shape)
         with outside_transforms():
             r, c = _check_positions(rows, cols, shape_)
@@ -99,7 +100,8 @@ class Pattern:
         self.shape, self.nnz = shape, len(r)
         self.rows, self.cols = torch.from_numpy(r), torch.from_numpy(c)
         self.indptr = p  # (shape[0] + 1,) int64: row i is indptr[i]:indptr[i + 1]
-        self._slots: Slots | None = None  # None: triplets came in canonical order, without duplicates
+        self._slots = None
+        self.derived: dict[int, Any] = {}  # what layers above keep about this structure
         self._devices: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self.handle = next(_handles)
         _alive[self.handle] = self
@@ -305,7 +307,7 @@ def _canonical_order(
     fresh = np.ones(m, dtype=bool)
     fresh[1:] = (np.diff(rows) != 0) | (np.diff(cols) != 0)
     slots = np.empty(m, np.int64)
-    slots[order] = np.cumsum(fresh) - 1
+    slots[order] = np.cumsum(fresh, dtype=np.int64) - 1
     first = order[fresh]
     np.cumsum(np.bincount(rows[fresh], minlength=shape[0]), out=indptr[1:])
     return indptr, first, slots

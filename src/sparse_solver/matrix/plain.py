@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-__all__ = ["conjugate", "is_plain", "numbers", "outside_transforms"]
+__all__ = ["conjugate", "is_plain", "numbers", "outside_transforms", "refuse_compiling"]
 
 _TYPES = (Tensor, torch.nn.Parameter)
 _LEGACY_VMAP: Any = torch._C._parse_dispatch_key("Batched")  # what is_grads_batched still uses
@@ -38,6 +38,15 @@ def numbers(t: Tensor) -> np.ndarray:
     if t.is_neg():
         t = t.resolve_neg()
     return t.numpy()
+
+
+def refuse_compiling(what: str) -> None:
+    """Raise if a compiler is tracing: structure is not made of tensors, so it cannot be traced."""
+    if torch.compiler.is_compiling():
+        raise RuntimeError(
+            f"{what} inside a compiled function; make patterns, plans and factors outside and call "
+            "pattern.assemble(values) and solve(A, b) inside"
+        )
 
 
 def outside_transforms() -> AbstractContextManager[object]:

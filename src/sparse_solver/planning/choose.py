@@ -11,8 +11,8 @@ __all__ = ["Choice", "Work", "choices", "is_small"]
 _SMALL = 60  # unknowns up to which KLU's low overhead wins whatever the structure
 _MODEST = 5000  # up to here KLU's analysis, the cheapest, is asked first
 _SPARSE = 3.5  # nonzeros per row up to which (chains, circuits) it is asked first at any size
-_PER_ENTRY = {True: 28.0, False: 50.0}  # KLU's flops per factor entry below which it wins,
-_PER_UNKNOWN = {True: 1000.0, False: 1800.0}  # and supernodal flops per unknown; symmetric or not
+_PER_ENTRY = {True: 40.0, False: 60.0}  # KLU's flops per factor entry below which it wins,
+_PER_UNKNOWN = {True: 1000.0, False: 1900.0}  # and supernodal flops per unknown; symmetric or not
 
 
 @dataclass(frozen=True)

@@ -120,6 +120,13 @@ class Equations:
                 size *= self.diagonal
                 if top <= COMPONENTWISE * self.eps * float(size.min()):
                     return True, error
+        with np.errstate(all="ignore"):
+            return self._judge_fully(x, residual, b, transposed)
+
+    def _judge_fully(
+        self, x: np.ndarray, residual: np.ndarray, b: np.ndarray, transposed: bool
+    ) -> tuple[bool, float]:
+        norm = np.float64(self.norm_transposed if transposed else self.norm)
         reach = norm * np.abs(x).max(0) + np.abs(b).max(0)
         top = residual.max(0)
         # No denominator, no residual: 0 = 0. NaN stays NaN, and is not accurate.

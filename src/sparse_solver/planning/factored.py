@@ -78,7 +78,7 @@ class Factored:
                 self.attempt = attempt
                 return x
         try:
-            self.planner.check_condition(self.equations, self.attempt)
+            self.planner.is_regular(self.equations, self.attempt)
         except Declined as reason:
             log.info("%s", reason)
         raise InaccurateSolveError(

@@ -15,7 +15,7 @@ from ..matrix import Pattern
 from .choose import Choice, Work, choices, is_small
 from .conditioning import inverse_norm, is_dominant, null_unknown, probe, random_vector
 from .definite import first_bad_minor
-from .equations import Equations
+from .equations import NORMWISE, Equations
 from .method import Direct
 from .structural import check_structure
 from .symmetry import classify
@@ -140,7 +140,7 @@ class Planner:
         if kind == "spd":
             self._check_definite(eq, attempt)
         if self.method.check and not dominant:
-            attempt = self._check_regular(eq, attempt)
+            attempt = self._check_regular(eq, kind, attempt)
         return kind, attempt
 
     def kind(self, values: np.ndarray) -> str:
@@ -191,26 +191,43 @@ class Planner:
                 index=index,
             )
 
-    def _check_regular(self, eq: Equations, attempt: Attempt) -> Attempt:
+    def _check_regular(self, eq: Equations, kind: str, attempt: Attempt) -> Attempt:
         if self._random is None:
             self._random = random_vector(eq.n)
         if not probe(eq, attempt.numeric, self._random):
             return attempt
-        if attempt.kept_pivots:  # maybe only the pivots are at fault
-            attempt = self.attempt(attempt.choice, eq.values, fresh=True)
-        self.check_condition(eq, attempt)
+        if self.is_regular(eq, attempt) is not None:
+            return attempt
+        # The suspicion came from a factor that is itself no good: ask better ones.
+        for other in self.others(attempt, eq, kind):
+            if self.is_regular(eq, other) is not None:
+                return other
         return attempt
 
-    def check_condition(self, eq: Equations, attempt: Attempt) -> None:
-        """Raise if the condition estimate says singular."""
+    def is_regular(self, eq: Equations, attempt: Attempt) -> bool | None:
+        """True if the condition estimate says regular; None if this factor is too inaccurate to say.
+
+        Raises
+        ------
+        SingularMatrixError
+            If it says singular: a factor of small backward error is that of a matrix close to A.
+        """
+        rhs = random_vector(eq.n).astype(eq.values.dtype)
+        with np.errstate(all="ignore"):
+            x = attempt.numeric.solve(rhs)
+            size = np.abs(x).max()
+            error = np.abs(eq.residual(x, rhs, False)).max() / (eq.norm * size + np.abs(rhs).max())
+        if np.isfinite(size) and not error <= NORMWISE * eq.eps:
+            return None
         rcond, direction = inverse_norm(eq, attempt.numeric)
-        if rcond < eq.eps:
-            index = int(np.argmax(np.nan_to_num(np.abs(direction), nan=0.0, posinf=np.inf)))
-            raise SingularMatrixError(
-                f"A (shape {self.pattern.shape}, {eq.values.dtype}) is singular to working precision "
-                f"(rcond {rcond:.1e}); a null vector is largest at unknown {index}",
-                index=index,
-            )
+        if rcond >= eq.eps:
+            return True
+        index = int(np.argmax(np.nan_to_num(np.abs(direction), nan=0.0, posinf=np.inf)))
+        raise SingularMatrixError(
+            f"A (shape {self.pattern.shape}, {eq.values.dtype}) is singular to working precision "
+            f"(rcond {rcond:.1e}); a null vector is largest at unknown {index}",
+            index=index,
+        )
 
     def info(self, kind: str | None = None, attempt: Attempt | None = None, **facts: object) -> Info:
         """Facts on what was planned and, given an attempt, done."""

@@ -90,6 +90,18 @@ def test_empty_row_or_column(engine, what):
     assert_says(error, f"{what} 1 is empty")
 
 
+def test_nothing_stored_and_a_stored_zero():
+    none = torch.zeros(0, dtype=torch.int64)
+    empty = ss.Pattern(none, none, (3, 3)).assemble(torch.zeros(0, dtype=torch.float64))
+    error = caught(lambda: ss.solve(empty, torch.ones(3).double()))
+    assert error.index == 0
+    assert_says(error, "row 0 is empty")
+    zero = torch.zeros(1, 1).to_sparse_csr()
+    assert caught(lambda: ss.solve(zero, torch.ones(1))).index == 0
+    zero = ss.Pattern([0], [0], (1, 1)).assemble(torch.zeros(1))
+    assert caught(lambda: ss.solve(zero, torch.ones(1))).index == 0
+
+
 @each_engine
 def test_structurally_singular_without_an_empty_row(engine):
     """Three rows share two columns: no perfect matching."""

@@ -129,6 +129,29 @@ def test_rank_deficient_dense_blocks(engine, size):
             ss.solve((U @ V).to_sparse_csr(), U[:, 0], method=ss.Direct(engine=engine))
 
 
+@each_choice
+def test_exactly_singular_integer_matrices(engine):
+    """One row or column is a sum of others; elimination leaves rounding errors, not zeros."""
+    for seed in range(40):
+        r = np.random.default_rng(seed)
+        n = int(r.integers(2, 30))
+        D = r.integers(-3, 4, (n, n)) * (r.random((n, n)) < 4 / n) + np.diag(r.integers(1, 4, n))
+        i, j = r.choice(n, 2, replace=False)
+        if seed % 4 == 0:
+            D[i] = 2 * D[j]
+        elif seed % 4 == 1:
+            D[:, i] = -D[:, j]
+        elif seed % 4 == 2:
+            D[i] = D.sum(0) - D[i]
+        else:
+            D[:, i] = D.sum(1) - D[:, i]
+        if np.linalg.matrix_rank(D.astype(float)) == n:
+            continue
+        A = matrix(D.astype(float), torch.float64)
+        x, info = ss.solve_ex(A, torch.ones(n).double(), method=ss.Direct(engine=engine))
+        assert info.item() > 0, seed
+
+
 # ---- what must not raise ----
 
 

@@ -166,6 +166,84 @@ def test_the_default_dtype_does_not_matter(default):
         torch.set_default_dtype(kept)
 
 
+def test_the_default_device_does_not_matter():
+    """A and b say where they are; "meta" stands for any device that is not theirs."""
+    A, D, b = system(BY_NAME["general"], torch.float64)
+    at, c = torch.tensor([3, 1]), torch.ones(2, dtype=torch.float64)
+    M, half = A.to_torch(torch.sparse_csr), D.tril().to_sparse_csr()
+    v = A.values.clone().requires_grad_()
+    with torch.device("meta"):
+        ss.clear_cache()
+        ss.solve(ss.SparseMatrix(A.pattern, v), b).sum().backward()
+        for x in (ss.solve(A, b), ss.solve(M, b), ss.factorize(A).solve(b), ss.solve_ex(A, b).x):
+            assert_solves(D, x, b)
+        assert torch.equal(ss.solve(A, b, fixed=(at, c))[at], c)
+        assert torch.equal(ss.solve(A, b, fixed=([3, 1], c))[at], c)
+        assert ss.factorize_ex(A)[1].device == b.device
+        assert ss.analyze(A.pattern).factorize(A).solve(b).device == b.device
+        assert torch.equal(A.add_diagonal(1.0).diagonal(), D.diagonal() + 1)
+        assert torch.equal((A + A.T).to_dense(), D + D.T)
+        assert torch.equal(ss.SparseMatrix.from_triangle(half).to_dense().tril(), D.tril())
+        assert torch.equal(ss.SparseMatrix.from_scipy(A.to_scipy()).to_dense(), D)
+        P = ss.Pattern([0, 1], [0, 1], (2, 2))
+        assert torch.equal(ss.solve(P.assemble(c), c), c)
+        H = torch.func.hessian(lambda w: ss.solve(ss.SparseMatrix(A.pattern, w), b).sum())(A.values)
+    assert H.device == v.grad.device == b.device
+
+
+def test_values_of_any_make():
+    """Expanded, negated, a Parameter, under autocast, in deterministic mode."""
+    rows, cols, values, n = BY_NAME["spd_grid"].triplets(torch.float32)
+    P, b = ss.Pattern(rows, cols, (n, n)), torch.randn(n)
+    D = BY_NAME["spd_grid"].dense(torch.float32)
+    one = torch.tensor(2.0, requires_grad=True)
+    diagonal = ss.Pattern(range(n), range(n), (n, n))
+    x = ss.solve(diagonal.assemble(one.expand(n)), b)
+    x.sum().backward()
+    assert torch.allclose(x, b / 2)
+    assert torch.allclose(one.grad, -b.sum() / 4)
+    negated = torch.complex(torch.zeros_like(values), -values).conj().imag
+    assert negated.is_neg()
+    assert_solves(D, ss.solve(P.assemble(negated), b), b)
+    p = torch.nn.Parameter(P.assemble(values).values.clone())
+    torch.use_deterministic_algorithms(True)
+    try:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            x = ss.solve(ss.SparseMatrix(P, p), b)
+            x.sum().backward()
+            assert (ss.SparseMatrix(P, p) @ x).dtype == torch.float32
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_solves(D, x, b)
+    assert p.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1e-150, 1e150, 1e300])
+def test_units_of_any_size(scale):
+    A, D, b = system(BY_NAME["general"], torch.float64)
+    true = inv_solve(D, b)
+    assert torch.allclose(ss.solve(scale * A, scale * b), true)
+    assert torch.allclose(ss.solve(A, scale * b) / scale, true)
+
+
+def test_compressed_columns_in_any_order():
+    """torch does not promise sorted columns, nor that each comes once."""
+    b = torch.tensor([9.0, 4.0], dtype=torch.float64)
+    for cols, v, D in (
+        ([1, 0, 1], [5.0, 2.0, 4.0], [[2.0, 5.0], [0.0, 4.0]]),
+        ([0, 0, 1], [1.0, 2.0, 4.0], [[3.0, 0.0], [0.0, 4.0]]),
+    ):
+        pointer, cols = torch.tensor([0, 2, 3]), torch.tensor(cols)
+        v, D = (torch.tensor(t, dtype=torch.float64) for t in (v, D))
+        A = torch.sparse_csr_tensor(pointer, cols, v, (2, 2), check_invariants=False)
+        A.requires_grad_()
+        x = ss.solve(A, b)
+        assert torch.allclose(x, inv_solve(D, b))
+        (G,) = torch.autograd.grad(x.sum(), A)
+        lam = inv_solve(D, torch.ones_like(b), transpose=True)
+        assert torch.allclose(G.values(), -lam[torch.tensor([0, 0, 1])] * x.detach()[cols])
+
+
 @pytest.mark.parametrize("guard", [torch.no_grad, torch.inference_mode])
 def test_without_a_graph(guard):
     A, D, b = system(BY_NAME["general"], torch.float64)

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor
@@ -25,9 +26,9 @@ from ..errors import NonFiniteError
 from ..matrix import Pattern
 from ..matrix.pattern import pattern_of
 from ..matrix.plain import is_plain, numbers
-from ..matrix.products import sampled_outer, scatter_rows
+from ..matrix.products import outer_numbers, sampled_outer, scatter_rows
 from ..matrix.rule import Rule
-from ..planning import Factored, make, obtain, planner_for
+from ..planning import Factored, obtain, planner_for
 from .token import factors_of, token_of
 
 __all__ = ["factor", "solve"]
@@ -43,18 +44,21 @@ _library.define(
 
 
 def _factor(values: Tensor, pattern: int, how: str) -> Tensor:
-    P = pattern_of(pattern)
-    values = values.detach().cpu()
-    if values.ndim == 1:
-        return token_of([obtain(P, how, values)], ())
-    return token_of(_factor_items(P, how, values), values.shape[:-1])
+    P, v = pattern_of(pattern), _host(values)
+    if v.ndim == 1:
+        return token_of([obtain(P, how, v)], ())
+    return token_of(_factor_items(P, how, v), v.shape[:-1])
 
 
-def _factor_items(P: Pattern, how: str, values: Tensor) -> list[Factored]:
+def _host(t: Tensor) -> np.ndarray:
+    return numbers(t if t.device.type == "cpu" else t.cpu())
+
+
+def _factor_items(P: Pattern, how: str, values: np.ndarray) -> list[Factored]:
     planner, factors = planner_for(P, how), []
     for item, v in enumerate(values.reshape(-1, values.shape[-1])):
         with _item(item):
-            factors.append(make(planner, v)[1])
+            factors.append(Factored(planner, v.copy()))
     return factors
 
 
@@ -73,22 +77,26 @@ class _item:
 
 
 def _solve(values: Tensor, b: Tensor, token: Tensor, pattern: int, how: str, trans: bool) -> Tensor:
-    """values (*B, nnz), token (*B); b (*B, n) or (*B, n, k)."""
-    if b.device.type != "cpu":
-        return _solve(values, b.cpu(), token, pattern, how, trans).to(b.device)
-    rhs = numbers(b)
+    """Values (*B, nnz), token (*B); b (*B, n) or (*B, n, k)."""
+    x = torch.from_numpy(_solve_numbers(values, _host(b), token, pattern, how, trans))
+    return x if b.device.type == "cpu" else x.to(b.device)
+
+
+def _solve_numbers(
+    values: Tensor, b: np.ndarray, token: Tensor, pattern: int, how: str, trans: bool
+) -> np.ndarray:
+    factors = factors_of(token)
     if values.ndim == 1:
-        factored = factors_of(token)[0] or obtain(pattern_of(pattern), how, values.detach().cpu())
-        return torch.from_numpy(factored.solve(rhs, trans))
-    factors = [f for f in factors_of(token) if f is not None]
-    if len(factors) < token.numel():
-        factors = _factor_items(pattern_of(pattern), how, values.detach().cpu())
-    items = rhs.reshape(len(factors), *b.shape[values.ndim - 1 :])
-    out = torch.empty(items.shape, dtype=b.dtype)
+        factored = factors[0] if factors else obtain(pattern_of(pattern), how, _host(values))
+        return factored.solve(b, trans)
+    if factors is None:
+        factors = _factor_items(pattern_of(pattern), how, _host(values))
+    items = b.reshape(len(factors), *b.shape[values.ndim - 1 :])
+    x = np.empty(items.shape, b.dtype)
     for item, factored in enumerate(factors):
         with _item(item):
-            out[item] = torch.from_numpy(factored.solve(items[item], trans))
-    return out.reshape(b.shape)
+            x[item] = factored.solve(items[item], trans)
+    return x.reshape(b.shape)
 
 
 for _device in ("CPU", "CUDA"):
@@ -120,10 +128,9 @@ solve_op = torch.ops.sparse_solver.solve.default
 
 def factor(values: Tensor, pattern: int, how: str) -> Tensor:
     """A token (*B) for the factor of values (*B, nnz); no derivative."""
-    values = values.detach()
     if not torch.compiler.is_compiling() and is_plain(values):
         return _factor(values, pattern, how)
-    return factor_op(values, pattern, how)
+    return factor_op(values.detach(), pattern, how)
 
 
 def solve(
@@ -156,6 +163,8 @@ def solve(
 
 
 class _Solve(Rule):
+    tensors = 3
+
     @staticmethod
     def forward(values, b, token, rows, cols, pattern, how, trans):  # type: ignore[no-untyped-def]
         if is_plain(b):
@@ -177,15 +186,19 @@ class _Solve(Rule):
             return (None,) * 8
         values, x, token, rows, cols = ctx.saved_tensors
         how = ctx.pattern, ctx.how, not ctx.trans
-        if torch.is_grad_enabled() or not is_plain(g):
-            # A^H lambda = g  <=>  A^T conj(lambda) = conj(g)
-            lam = _Solve.apply(values, g.conj(), token, rows, cols, *how).conj()
-        else:
-            lam = _solve(values, g.conj(), token, *how).conj()
+        i, j = (cols, rows) if ctx.trans else (rows, cols)
+        vector = x.ndim == values.ndim
         A_bar = None
+        if not torch.is_grad_enabled() and is_plain(g) and g.device.type == "cpu":
+            # No graph to build: the same two lines as below on bare numbers.
+            lam = _solve_numbers(values, numbers(g).conj(), token, *how).conj()
+            if ctx.needs_input_grad[0]:
+                A_bar = torch.from_numpy(outer_numbers(-lam, numbers(x), i.numpy(), j.numpy(), vector))
+            return A_bar, torch.from_numpy(lam), None, None, None, None, None, None
+        # A^H lambda = g  <=>  A^T conj(lambda) = conj(g)
+        lam = _Solve.apply(values, g.conj(), token, rows, cols, *how).conj()
         if ctx.needs_input_grad[0]:
-            i, j = (cols, rows) if ctx.trans else (rows, cols)
-            A_bar = sampled_outer(-lam, x, i, j, vector=x.ndim == values.ndim)
+            A_bar = sampled_outer(-lam, x, i, j, vector=vector)
         return A_bar, lam, None, None, None, None, None, None
 
     @staticmethod

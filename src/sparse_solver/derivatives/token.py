@@ -1,16 +1,15 @@
 """Tokens: how a factor travels through graphs, transforms and compiled code.
 
-A token is an int64 tensor, one number per matrix, whose *storage* owns the factors. Saved for
-backward, it keeps them alive exactly as long as autograd keeps saved tensors; through views,
-wrappers of torch.func and tensors saved by compiled code the storage stays the same. A token that
-was copied owns nothing: then the matrix is factored again, which is right, only slower.
+A token is an int64 tensor with an element per matrix, whose *storage* owns the list of factors into
+which the elements point. Saved for backward, it keeps them alive exactly as long as autograd keeps
+saved tensors; through views, wrappers of torch.func and tensors saved by compiled code the storage
+stays the same. A token that was copied owns nothing: then the matrix is factored again, which is
+right, only slower.
 """
 
 from __future__ import annotations
 
-import itertools
-import weakref
-
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,24 +17,22 @@ from ..planning import Factored
 
 __all__ = ["factors_of", "token_of"]
 
-_names = itertools.count(1)
-_named: weakref.WeakValueDictionary[int, Factored] = weakref.WeakValueDictionary()
+_ZERO = np.zeros((), np.int64)
 
 
 def token_of(factors: list[Factored], shape: tuple[int, ...] | torch.Size) -> Tensor:
     """A token of this shape that owns `factors`, one per element."""
-    names = [next(_names) for _ in factors]
-    _named.update(zip(names, factors, strict=True))
     if shape:
-        token = torch.tensor(names, dtype=torch.int64).reshape(shape)
+        token = torch.arange(len(factors)).reshape(shape)
     else:
-        token = torch.scalar_tensor(names[0], dtype=torch.int64)
+        token = torch.from_numpy(_ZERO.copy())  # the quickest tensor there is
     token.untyped_storage()._sparse_solver_factors = factors  # type: ignore[attr-defined]
     return token
 
 
-def factors_of(token: Tensor) -> list[Factored | None]:
-    """The factors, None for each that is no longer alive."""
-    if token.ndim == 0:
-        return [_named.get(int(token))]
-    return [_named.get(name) for name in token.reshape(-1).tolist()]
+def factors_of(token: Tensor) -> list[Factored] | None:
+    """The factors, one per element, or None for a copy, which owns none."""
+    owned = getattr(token.untyped_storage(), "_sparse_solver_factors", None)
+    if owned is None or token.ndim == 0 and len(owned) == 1:
+        return owned
+    return [owned[i] for i in token.reshape(-1).tolist()]

@@ -13,8 +13,8 @@ from ..derivatives.token import factors_of, token_of
 from ..errors import NonFiniteError
 from ..info import Info
 from ..matrix import Pattern, SparseMatrix
-from ..matrix.plain import refuse_compiling
-from ..planning import Direct, Planner, make, planner_for
+from ..matrix.plain import numbers, refuse_compiling
+from ..planning import Direct, Factored, Planner, planner_for
 from .contract import check_method, read_matrix
 from .fixed import Reduction, read_fixed
 from .system import solve_system
@@ -76,11 +76,11 @@ class Factor:
     @property
     def info(self) -> Info:
         """Facts on the factorisation and the latest solve."""
-        factored = factors_of(self._token)[0]
-        assert factored is not None
+        factors = factors_of(self._token)
+        assert factors is not None
         device = self.matrix.device
         moved = None if device.type == "cpu" else f"{device} served by a CPU engine through copies"
-        return factored.info(transfer=moved)
+        return factors[0].info(transfer=moved)
 
     def __repr__(self) -> str:
         return f"Factor(shape={tuple(self.shape)}, dtype={self.matrix.dtype})"
@@ -225,7 +225,7 @@ def analyze(
         from ..planning.symmetry import classify
 
         inner = values if plan._fixed is None else plan._fixed[0].matrix(values)
-        first = inner.values.detach().cpu().reshape(-1, inner.nnz)[0].resolve_conj().numpy()
+        first = numbers(inner.values.cpu()).reshape(-1, inner.nnz)[0]
         planner.order(classify(planner.pattern, first, assume), first)
     return plan
 
@@ -282,8 +282,8 @@ def _factor(
         if reuse and values.ndim == 1:
             token = rule.factor(values, planner.pattern.handle, how)
         else:
-            cpu = values.detach().cpu().reshape(-1, values.shape[-1])
-            token = token_of([make(planner, v)[1] for v in cpu], values.shape[:-1])
+            items = numbers(values.cpu()).reshape(-1, values.shape[-1])
+            token = token_of([Factored(planner, v.copy()) for v in items], values.shape[:-1])
     return Factor(owned, how, token, fixed)
 
 

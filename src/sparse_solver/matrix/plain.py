@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +11,10 @@ from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 __all__ = ["conjugate", "is_plain", "numbers", "outside_transforms", "refuse_compiling"]
 
-_TYPES = (Tensor, torch.nn.Parameter)
-_LEGACY_VMAP: Any = torch._C._parse_dispatch_key("Batched")  # what is_grads_batched still uses
+_WRAPPERS = ("FuncTorchBatched", "FuncTorchGradWrapper", "Python", "Functionalize", "Batched")
+_WRAPPED = 0  # bits of a tensor's dispatch keys that tell that it stands for something else
+for _key in map(torch._C._parse_dispatch_key, _WRAPPERS):
+    _WRAPPED |= torch._C.DispatchKeySet(_key).raw_repr()  # type: ignore[arg-type]
 
 
 def is_plain(t: Tensor) -> bool:
@@ -22,12 +23,8 @@ def is_plain(t: Tensor) -> bool:
     False inside torch.func transforms, under tracing and fake tensors, and for tensor subclasses:
     there the numbers must be reached through the dispatcher.
     """
-    return (
-        type(t) in _TYPES
-        and not torch._C._functorch.is_functorch_wrapped_tensor(t)
-        and not torch._C._dispatch_keys(t).has(_LEGACY_VMAP)
-        and torch._C._len_torch_dispatch_stack() == 0
-    )
+    keys = torch._C._dispatch_keys(t).raw_repr()
+    return not keys & _WRAPPED and torch._C._len_torch_dispatch_stack() == 0
 
 
 def numbers(t: Tensor) -> np.ndarray:

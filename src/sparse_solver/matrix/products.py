@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from .pattern import Pattern
-from .plain import is_plain, numbers
 
-__all__ = ["multiply", "sampled_outer", "scatter_rows"]
+__all__ = ["multiply", "outer_numbers", "sampled_outer", "scatter_rows"]
 
-_AT_ONCE = 1 << 22  # numbers held by one temporary of `sampled_outer`
+_AT_ONCE = 1 << 22  # numbers held by one temporary of `outer_numbers`
 
 
 def multiply(pattern: Pattern, values: Tensor, x: Tensor) -> Tensor:
@@ -46,25 +44,25 @@ def sampled_outer(y: Tensor, x: Tensor, rows: Tensor, cols: Tensor, *, vector: b
     -------
     Tensor, shape (*B, nnz)
     """
-    if not torch.is_grad_enabled() and is_plain(y) and y.ndim <= 2 and y.device.type == "cpu":
-        return torch.from_numpy(_sampled_outer(numbers(y), numbers(x), rows.numpy(), cols.numpy()))
     x = x.conj()
     if vector:
         return y.index_select(-1, rows) * x.index_select(-1, cols)
     return (y.index_select(-2, rows) * x.index_select(-2, cols)).sum(-1)
 
 
-def _sampled_outer(y: np.ndarray, x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """With no graph to build: in blocks of nonzeros, so that nnz x k numbers never exist at once."""
-    if x.dtype.kind == "c":
-        x = x.conj()
-    if y.ndim == 1:
-        out = y[rows]
-        out *= x[cols]
+def outer_numbers(
+    y: np.ndarray, x: np.ndarray, rows: np.ndarray, cols: np.ndarray, vector: bool
+) -> np.ndarray:
+    """As `sampled_outer`, in blocks of nonzeros, so that nnz x k numbers never exist at once."""
+    x = x.conj() if x.dtype.kind == "c" else x
+    if vector:
+        out = y[..., rows]
+        out *= x[..., cols]
         return out
-    out = np.empty(len(rows), y.dtype)
-    width = max(1, _AT_ONCE // max(1, y.shape[1]))
+    out = np.empty((*y.shape[:-2], len(rows)), y.dtype)
+    width = max(1, _AT_ONCE // max(1, y[..., 0, :].size))
     for start in range(0, len(rows), width):
         block = slice(start, start + width)
-        np.einsum("ek,ek->e", y[rows[block]], x[cols[block]], out=out[block])
+        pair = y[..., rows[block], :], x[..., cols[block], :]
+        np.einsum("...ek,...ek->...e", *pair, out=out[..., block])
     return out

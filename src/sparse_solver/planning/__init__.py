@@ -1,6 +1,6 @@
 """Who factors, who may reuse, and is it good enough."""
 
-from .cache import clear_cache, make, obtain, planner_for
+from .cache import clear_cache, obtain, planner_for
 from .factored import Factored
 from .method import ASSUMPTIONS, Direct, decode
 from .planner import Planner
@@ -12,7 +12,6 @@ __all__ = [
     "Planner",
     "clear_cache",
     "decode",
-    "make",
     "obtain",
     "planner_for",
 ]

@@ -12,16 +12,15 @@ import sys
 import threading
 from collections import OrderedDict
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ..matrix import Pattern
 from ..matrix.convert import forget
 from .factored import Factored
 from .method import decode
-from .planner import Attempt, Planner
+from .planner import Planner
 
-__all__ = ["PATTERNS", "clear_cache", "make", "obtain", "planner_for"]
+__all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for"]
 
 PATTERNS = 8
 
@@ -29,15 +28,14 @@ PATTERNS = 8
 class _Slot:
     """A planner and the latest factor it made, for one (assume, method) and dtype."""
 
-    __slots__ = ("factored", "planner", "snapshot")
+    __slots__ = ("factored", "planner")
 
     def __init__(self, planner: Planner) -> None:
         self.planner = planner
-        self.snapshot: Tensor | None = None
         self.factored: Factored | None = None
 
 
-_slots: OrderedDict[Pattern, dict[tuple[str, torch.dtype], _Slot]] = OrderedDict()
+_slots: OrderedDict[Pattern, dict[tuple[str, np.dtype], _Slot]] = OrderedDict()
 # Held for dictionary operations only: never while anything is freed, factored or solved, because a
 # finaliser that runs meanwhile might solve.
 _lock = threading.Lock()
@@ -60,7 +58,7 @@ def clear_cache() -> None:
     forget()
 
 
-def _slot(pattern: Pattern, how: str, dtype: torch.dtype) -> _Slot:
+def _slot(pattern: Pattern, how: str, dtype: np.dtype) -> _Slot:
     dropped = None
     with _lock:
         by_how = _slots.get(pattern)
@@ -72,7 +70,6 @@ def _slot(pattern: Pattern, how: str, dtype: torch.dtype) -> _Slot:
             _slots.move_to_end(pattern)
         slot = by_how.get((how, dtype))
         if slot is None:
-            # Any slot of this pattern with the same options shares its analyses.
             slot = by_how[how, dtype] = _Slot(Planner(pattern, *decode(how)))
     del dropped
     return slot
@@ -83,16 +80,7 @@ def planner_for(pattern: Pattern, how: str) -> Planner:
     return Planner(pattern, *decode(how))
 
 
-def make(planner: Planner, values: Tensor, old: Attempt | None = None) -> tuple[Tensor, Factored]:
-    """(snapshot, factor) of values (nnz,) on the CPU."""
-    values = values.detach()
-    if values.is_complex():
-        values = values.resolve_conj()
-    snapshot = values.resolve_neg().clone()
-    return snapshot, Factored(planner, snapshot.numpy(), old)
-
-
-def obtain(pattern: Pattern, how: str, values: Tensor) -> Factored:
+def obtain(pattern: Pattern, how: str, values: np.ndarray) -> Factored:
     """The factor of these values: the one kept if they are equal, else a new one, which is kept.
 
     Parameters
@@ -100,23 +88,21 @@ def obtain(pattern: Pattern, how: str, values: Tensor) -> Factored:
     pattern : Pattern
     how : str
         ``assume + method.key``.
-    values : Tensor, shape (nnz,)
-        On the CPU.
+    values : array, shape (nnz,)
+        Copied if a factor of them is made.
     """
     if not decode(how)[1].reuse:
-        return make(planner_for(pattern, how), values)[1]
+        return Factored(planner_for(pattern, how), values.copy())
     slot = _slot(pattern, how, values.dtype)
-    kept, snapshot = slot.factored, slot.snapshot
-    if kept is not None and snapshot is not None and torch.equal(snapshot, values):
+    kept = slot.factored
+    if kept is not None and (kept.equations.values == values).all():
         return kept
-    with _lock:
-        slot.factored = slot.snapshot = None
-    del snapshot
-    old = kept.attempt if kept is not None and _is_ours_alone(kept) else None
-    kept = None  # released before the next is made, so that two never exist at once
-    snapshot, factored = make(slot.planner, values, old)
-    with _lock:
-        slot.snapshot, slot.factored = snapshot, factored
+    slot.factored = None
+    # Released before the next is made, so that two never exist at once.
+    old = kept.attempt if kept is not None and _references(kept) <= _ALONE else None
+    kept = None
+    factored = Factored(slot.planner, values.copy(), old)
+    slot.factored = factored
     _limit(slot)
     return factored
 
@@ -125,21 +111,16 @@ def _references(thing: object) -> int:
     return sys.getrefcount(thing)
 
 
-def _alone() -> int:
-    """The count of something that only a calling frame's variable holds (it differs by version)."""
-    thing = _Slot.__new__(_Slot)
-    return _references(thing)
+def _count_alone() -> int:
+    """References to something that only a calling frame's variable holds: by version of Python.
 
-
-def _is_ours_alone(factored: Factored) -> bool:
-    """Whether nobody but the calling frame holds the factor.
-
-    Only CPython with its lock counts exactly; elsewhere nothing is recycled.
+    Only CPython with its lock counts exactly. Elsewhere nothing is ever alone.
     """
-    return getattr(sys, "_is_gil_enabled", lambda: True)() and (
-        # one more frame than in `_alone`: this one's parameter
-        _references(factored) <= _alone() + 1
-    )
+    thing = object()
+    return _references(thing) if getattr(sys, "_is_gil_enabled", lambda: True)() else -1
+
+
+_ALONE = _count_alone()
 
 
 def max_bytes() -> int:
@@ -164,6 +145,6 @@ def _limit(newest: _Slot) -> None:
                 break
             if slot is not newest and size:
                 dropped.append(factored)
-                slot.factored = slot.snapshot = None
+                slot.factored = None
                 total -= size
     del dropped

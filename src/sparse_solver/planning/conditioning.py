@@ -36,7 +36,7 @@ def is_dominant(eq: Equations) -> bool:
     """The certificate: strictly diagonally dominant rows, with a margin above rounding."""
     if not eq.n:
         return True
-    margins = 2 * eq.diagonal
+    margins = eq.diagonal + eq.diagonal
     margins -= eq.row_sums
     return float(margins.min()) > _MARGIN * eq.eps * eq.norm
 

@@ -11,7 +11,7 @@ the data for which x is exact.
 from __future__ import annotations
 
 import math
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
@@ -23,7 +23,10 @@ __all__ = ["COMPONENTWISE", "NORMWISE", "Equations"]
 
 NORMWISE = 1e3  # units of eps
 COMPONENTWISE = 1e7
-_EPS = {t: float(np.finfo(t).eps) for t in map(np.dtype, ("f4", "f8", "c8", "c16"))}
+_EPS = {np.dtype(t).char: float(np.finfo(t).eps) for t in ("f4", "f8", "c8", "c16")}
+
+
+_largest, _smallest = np.maximum.reduce, np.minimum.reduce  # without the methods' detours
 
 
 @lru_cache(maxsize=4)
@@ -51,10 +54,11 @@ class Equations:
     def __init__(self, pattern: Pattern, values: np.ndarray) -> None:
         self.pattern, self.values = pattern, values
         self.n = pattern.shape[0]
-        self.eps = _EPS[values.dtype]
+        self.eps = _EPS[values.dtype.char]
         self.magnitudes = np.abs(values)
         self.row_sums = self._sums(_ones(self.n, self.magnitudes.dtype), transposed=False)
-        self.norm = float(self.row_sums.max()) if self.n else 0.0
+        self.norm = float(_largest(self.row_sums)) if self.n else 0.0
+        self.diagonal = self._diagonal()  # |a_ii|, zero where none is stored
         if not math.isfinite(self.norm):
             self._raise_non_finite()
 
@@ -76,15 +80,7 @@ class Equations:
         product(self.n, self.n, indptr, cols, self.magnitudes, weights, out)
         return out
 
-    @cached_property
-    def norm_transposed(self) -> float:
-        """The largest absolute column sum."""
-        sums = self._sums(_ones(self.n, self.magnitudes.dtype), transposed=True)
-        return float(sums.max(initial=0.0))
-
-    @cached_property
-    def diagonal(self) -> np.ndarray:
-        """|a_ii|, zero where none is stored."""
+    def _diagonal(self) -> np.ndarray:
         at = self.pattern.diagonal
         if self.pattern.has_full_diagonal:
             return self.magnitudes[at]
@@ -110,24 +106,27 @@ class Equations:
         self, x: np.ndarray, r: np.ndarray, b: np.ndarray, transposed: bool
     ) -> tuple[bool, float]:
         """Whether x is accurate in both senses, and (at most) its normwise backward error."""
-        norm = self.norm_transposed if transposed else self.norm
         residual = np.abs(r)
-        if x.ndim == 1:  # cheap lower bounds of both denominators settle nearly every solve
-            top, size = float(residual.max()), np.abs(x)
-            reach = norm * float(size.max())
+        if x.ndim == 1:
+            # Lower bounds of both denominators, from the diagonal alone, settle nearly every solve.
+            size = np.abs(x)
+            size *= self.diagonal
+            top, reach = float(_largest(residual)), float(_largest(size))
             error = top / reach if reach > 0 else math.inf
-            if error <= NORMWISE * self.eps:
-                size *= self.diagonal
-                if top <= COMPONENTWISE * self.eps * float(size.min()):
-                    return True, error
+            if error <= NORMWISE * self.eps and top <= COMPONENTWISE * self.eps * float(
+                _smallest(size)
+            ):
+                return True, error
         with np.errstate(all="ignore"):
             return self._judge_fully(x, residual, b, transposed)
 
     def _judge_fully(
         self, x: np.ndarray, residual: np.ndarray, b: np.ndarray, transposed: bool
     ) -> tuple[bool, float]:
-        norm = np.float64(self.norm_transposed if transposed else self.norm)
-        reach = norm * np.abs(x).max(0) + np.abs(b).max(0)
+        norm = self.norm
+        if transposed:
+            norm = self._sums(_ones(self.n, self.magnitudes.dtype), transposed=True).max()
+        reach = np.float64(norm) * np.abs(x).max(0) + np.abs(b).max(0)
         top = residual.max(0)
         # No denominator, no residual: 0 = 0. NaN stays NaN, and is not accurate.
         errors = np.where((reach > 0) | (top != 0), top / np.where(reach == 0, 1, reach), 0)

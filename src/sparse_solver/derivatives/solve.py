@@ -44,7 +44,11 @@ _library.define(
 
 
 def _factor(values: Tensor, pattern: int, how: str) -> Tensor:
-    P, v = pattern_of(pattern), _host(values)
+    return _factor_plain(values, pattern_of(pattern), how)
+
+
+def _factor_plain(values: Tensor, P: Pattern, how: str) -> Tensor:
+    v = _host(values)
     if v.ndim == 1:
         return token_of([obtain(P, how, v)], ())
     return token_of(_factor_items(P, how, v), v.shape[:-1])
@@ -126,11 +130,11 @@ solve_op = torch.ops.sparse_solver.solve.default
 # ---- what the layers above call ----
 
 
-def factor(values: Tensor, pattern: int, how: str) -> Tensor:
+def factor(values: Tensor, pattern: Pattern, how: str) -> Tensor:
     """A token (*B) for the factor of values (*B, nnz); no derivative."""
     if not torch.compiler.is_compiling() and is_plain(values):
-        return _factor(values, pattern, how)
-    return factor_op(values.detach(), pattern, how)
+        return _factor_plain(values, pattern, how)
+    return factor_op(values.detach(), pattern.handle, how)
 
 
 def solve(

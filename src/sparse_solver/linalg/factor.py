@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -216,7 +217,7 @@ def analyze(
     if planner.pattern.shape[0] == 0:
         return plan
     if values is None:
-        ones = torch.ones(planner.pattern.nnz, dtype=torch.float64).numpy()
+        ones = np.ones(planner.pattern.nnz)
         kind = assume
         if assume == "auto":
             kind = "symmetric" if planner.pattern.is_symmetric else "general"
@@ -280,7 +281,7 @@ def _factor(
     values = inner.values
     with nullcontext() if fixed is None else fixed[0].own_numbering():
         if reuse and values.ndim == 1:
-            token = rule.factor(values, planner.pattern.handle, how)
+            token = rule.factor(values, planner.pattern, how)
         else:
             items = numbers(values.cpu()).reshape(-1, values.shape[-1])
             token = token_of([Factored(planner, v.copy()) for v in items], values.shape[:-1])

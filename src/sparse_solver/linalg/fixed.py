@@ -43,8 +43,8 @@ class Reduction:
         is_fixed[fixed.numpy()] = True
         self.content = fixed.numpy().tobytes()
         self.fixed, self.free = fixed, torch.from_numpy(np.flatnonzero(~is_fixed))
-        self._order = torch.empty(n, dtype=torch.int64)
-        self._order[torch.cat([self.free, self.fixed])] = torch.arange(n)
+        self._order = torch.empty(n, dtype=torch.int64, device="cpu")
+        self._order[torch.cat([self.free, self.fixed])] = torch.arange(n, device="cpu")
         place = np.empty(n, dtype=np.int64)
         place[self.free.numpy()] = np.arange(len(self.free))
         place[fixed.numpy()] = np.arange(len(fixed))
@@ -151,7 +151,9 @@ _name._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _check_indices(indices: Any, n: int) -> Tensor:
-    index = torch.as_tensor(indices).detach().cpu()
+    if not isinstance(indices, Tensor):
+        indices = torch.as_tensor(indices, device="cpu")
+    index = indices.detach().cpu()
     if index.numel() == 0:
         index = index.to(torch.int64)
     if index.ndim != 1 or index.is_floating_point() or index.dtype == torch.bool:

@@ -69,7 +69,7 @@ def _solve_oriented(
         if token is not None:
             token = token.expand(values.shape[:-1])
     if token is None:
-        token = rule.factor(values, pattern.handle, how)
+        token = rule.factor(values, pattern, how)
     rows, cols = pattern.indices(values.device)
     if conj:  # conj(A) x = b  <=>  A conj(x) = conj(b)
         b = conjugate(b)

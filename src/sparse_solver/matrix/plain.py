@@ -23,8 +23,11 @@ def is_plain(t: Tensor) -> bool:
     False inside torch.func transforms, under tracing and fake tensors, and for tensor subclasses:
     there the numbers must be reached through the dispatcher.
     """
-    keys = torch._C._dispatch_keys(t).raw_repr()
-    return not keys & _WRAPPED and torch._C._len_torch_dispatch_stack() == 0
+    return (
+        not torch._C._dispatch_keys(t).raw_repr() & _WRAPPED
+        and not torch._C._are_functorch_transforms_active()
+        and torch._C._len_torch_dispatch_stack() == 0
+    )
 
 
 def numbers(t: Tensor) -> np.ndarray:

@@ -60,7 +60,7 @@ def outer_numbers(
         out *= x[..., cols]
         return out
     out = np.empty((*y.shape[:-2], len(rows)), y.dtype)
-    width = max(1, _AT_ONCE // max(1, y[..., 0, :].size))
+    width = max(1, _AT_ONCE * y.shape[-2] // max(1, y.size))
     for start in range(0, len(rows), width):
         block = slice(start, start + width)
         pair = y[..., rows[block], :], x[..., cols[block], :]

@@ -204,7 +204,7 @@ class SparseMatrix:
         k = min(n, m)
         d = torch.as_tensor(d, dtype=None if isinstance(d, Tensor) else self.dtype, device=self.device)
         d = d.expand(*d.shape[:-1], k) if d.ndim else d.expand(k)
-        i = torch.arange(k)
+        i = torch.arange(k, device="cpu")
         return self + SparseMatrix(Pattern(i, i, (n, m)), d)
 
     def diagonal(self) -> Tensor:

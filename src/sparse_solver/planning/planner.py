@@ -161,12 +161,15 @@ class Planner:
         reasons = []
         for choice in self.order(kind, eq.values):
             # On kept pivots, on the kept analysis, on an analysis of these very values.
-            known = (choice.engine, choice.path) in self._symbolics
-            tries: list[tuple[bool, Attempt | None]] = [(False, old)] if old is not None else []
-            tries += [(False, None), (True, None)] if known else [(False, None)]
-            for fresh, kept in tries:
+            if old is not None and old.choice is choice:  # the usual case, an optimisation's step
                 try:
-                    return self.attempt(choice, eq.values, fresh, kept)
+                    return self.attempt(choice, eq.values, False, old)
+                except Declined as reason:
+                    log.info("%s", reason)
+            known = (choice.engine, choice.path) in self._symbolics
+            for fresh in (False, True) if known else (False,):
+                try:
+                    return self.attempt(choice, eq.values, fresh)
                 except Declined as reason:
                     log.info("%s", reason)
                     reasons.append(str(reason))
@@ -205,12 +208,13 @@ class Planner:
         return attempt
 
     def is_regular(self, eq: Equations, attempt: Attempt) -> bool | None:
-        """True if the condition estimate says regular; None if this factor is too inaccurate to say.
+        """True if the condition estimate says regular; None if this factor is too inaccurate to say:
+        it is that of a matrix as far from A as its backward error, and so is the estimate.
 
         Raises
         ------
         SingularMatrixError
-            If it says singular: a factor of small backward error is that of a matrix close to A.
+            If it says singular.
         """
         rhs = random_vector(eq.n).astype(eq.values.dtype)
         with np.errstate(all="ignore"):
@@ -221,7 +225,7 @@ class Planner:
             return None
         rcond, direction = inverse_norm(eq, attempt.numeric)
         if rcond >= eq.eps:
-            return True
+            return True if rcond > error else None
         index = int(np.argmax(np.nan_to_num(np.abs(direction), nan=0.0, posinf=np.inf)))
         raise SingularMatrixError(
             f"A (shape {self.pattern.shape}, {eq.values.dtype}) is singular to working precision "

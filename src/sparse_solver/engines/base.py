@@ -58,6 +58,7 @@ class Numeric(ABC):
     nnz_factor: int | None = None
     memory: int | None = None
     inertia: tuple[int, int, int] | None = None
+    recyclable: bool = False  # whether new values can be factored in this one's storage
 
     @abstractmethod
     def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:

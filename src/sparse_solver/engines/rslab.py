@@ -39,6 +39,7 @@ class _RslabNumeric(Numeric):
         self.symbolic, self.seconds = symbolic, seconds
         self.dtype = np.dtype(handle.dtype)
         self.process = os.getpid()
+        self.recyclable = symbolic.path == "klu"
 
     @property
     def nnz_factor(self) -> int:  # type: ignore[override]

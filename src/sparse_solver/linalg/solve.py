@@ -13,7 +13,8 @@ from ..matrix import SparseMatrix
 from ..planning import Direct
 from .contract import check_method, check_system, is_vector, read_matrix
 from .factor import factorize
-from .system import solve_system, take_fixed
+from .fixed import read_fixed
+from .system import solve_system
 
 __all__ = ["SolveOutcome", "solve", "solve_ex"]
 
@@ -101,7 +102,7 @@ def solve(
     if fixed is None:
         return solve_system(A, b, how, adjoint=adjoint, transpose=transpose)
     whole = A if A._base is None else A._base
-    reading = take_fixed(whole.pattern, fixed)
+    reading = read_fixed(whole.pattern, fixed)
     return solve_system(A, b, how, adjoint=adjoint, transpose=transpose, fixed=reading)
 
 

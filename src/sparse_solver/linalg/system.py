@@ -5,8 +5,6 @@ read and check -> [prescribed unknowns] -> token of the factor -> x, with its de
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -121,10 +119,3 @@ def _solve_fixed(
             x_f = _solve_oriented(A_ff, rhs, how, trans, conj, token)
     x = reduction.place(x_f, prescribed)
     return x.squeeze(-1) if vector and x_c.ndim == 1 else x
-
-
-def take_fixed(pattern: Any, fixed: Any) -> tuple[Reduction, Tensor] | None:
-    """``fixed=(indices, values)`` read, or None."""
-    from .fixed import read_fixed
-
-    return None if fixed is None else read_fixed(pattern, fixed)

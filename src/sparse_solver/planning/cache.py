@@ -99,9 +99,10 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray) -> Factored:
     if kept is not None and _same(kept.equations.values, values):
         return kept
     slot.factored = None
-    # Released before the next is made, so that two never exist at once.
     old = kept.attempt if kept is not None and _references(kept) <= _ALONE else None
-    kept = None
+    if old is not None and not old.numeric.recyclable:
+        old = None
+    kept = None  # now nothing of it is left, so that two factors never exist at once
     factored = Factored(slot.planner, values.copy(), old)
     slot.factored = factored
     _limit(slot)

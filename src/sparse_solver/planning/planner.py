@@ -28,11 +28,10 @@ log = logging.getLogger("sparse_solver")
 class Attempt:
     """A numeric factorisation and how it came about."""
 
-    __slots__ = ("choice", "kept_pivots", "numeric", "symbolic")
+    __slots__ = ("choice", "numeric", "symbolic")
 
-    def __init__(self, choice: Choice, symbolic: Symbolic, numeric: Numeric, kept_pivots: bool) -> None:
+    def __init__(self, choice: Choice, symbolic: Symbolic, numeric: Numeric) -> None:
         self.choice, self.symbolic, self.numeric = choice, symbolic, numeric
-        self.kept_pivots = kept_pivots  # refactored in place: its pivots were chosen for older values
 
 
 class Planner:
@@ -108,8 +107,7 @@ class Planner:
         if old is not None and old.symbolic is symbolic and old.numeric.dtype == values.dtype:
             recycle = old.numeric
         engine = REGISTRY[choice.engine]
-        numeric = engine.factorize(symbolic, values, self.threads, recycle)
-        return Attempt(choice, symbolic, numeric, recycle is not None and choice.path == "klu")
+        return Attempt(choice, symbolic, engine.factorize(symbolic, values, self.threads, recycle))
 
     def others(self, tried: Attempt, eq: Equations, kind: str) -> Iterator[Attempt]:
         """What else can be done when an attempt is not accurate: analyse these values, then the

@@ -257,6 +257,27 @@ def test_the_same_at_sizes_of_the_supernodal_paths(engine):
         assert assert_good(B, method)
 
 
+@pytest.mark.parametrize("engine", CHOICES)
+@pytest.mark.parametrize(("n", "seed", "e", "draw"), [(40, 4, 8, 4), (40, 4, 16, 5)])
+def test_no_verdict_on_kept_pivots(engine, n, seed, e, draw):
+    """A factor made on pivots or an analysis of other values must not call A singular."""
+    A = random_matrix(n, seed)
+    g = torch.Generator().manual_seed(seed)
+    phase = torch.exp(1j * torch.rand(A.nnz, generator=g, dtype=torch.float64))
+    b = torch.randn(n, generator=g, dtype=torch.complex128)
+    old, new = (
+        ss.SparseMatrix(M.pattern, M.values * phase)
+        for M in (ss.SparseMatrix.from_scipy(sp.csr_array(B)) for B in (A, spread(A, e, draw)))
+    )
+    method = ss.Direct(engine=engine)
+    _, fresh = ss.solve_ex(new, b, method=ss.Direct(engine=engine, reuse=False))
+    ss.solve(old, b, method=method)
+    x, kept = ss.solve_ex(new, b, method=method)
+    assert fresh.item() != 0 or kept.item() == 0
+    if kept.item() == 0:
+        assert_solves(new.to_dense(), x, b)
+
+
 def random_symmetric(n: int, seed: int, e: float = 0, diagonal: float = 1.0):
     r = np.random.default_rng(seed)
     sample = lambda size: r.standard_normal(size) * 10.0 ** r.uniform(-e, e, size)  # noqa: E731

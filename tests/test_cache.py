@@ -9,11 +9,12 @@ import weakref
 
 import pytest
 import torch
-from conformance import REGISTRY, each_engine
+from conformance import ENGINES, REGISTRY, each_engine
 from reference import assert_solves
 from small import small
 
 import sparse_solver as ss
+from sparse_solver.engines import Numeric
 
 
 @pytest.fixture
@@ -136,6 +137,36 @@ def test_the_cache_is_bounded_in_bytes(counts, monkeypatch):
     S.solve(S.w, S.rhs(grad=False))
     assert counts.analyses == 4  # plans are kept
     assert counts.factorisations == 5
+
+
+@pytest.mark.skipif("rslab" not in ENGINES, reason="rslab is not installed here")
+@pytest.mark.parametrize("before", ["nothing", "a failed compile"])
+def test_storage_that_nobody_holds_is_used_again(S, monkeypatch, before):
+    """In-place refactorisation: after backward, or without a graph, but never under a held x."""
+    recycled = []
+    cls = type(REGISTRY["rslab"])
+    inner = cls.factorize
+
+    def factorize(*args, **kwargs):
+        given = [*args[1:], *kwargs.values()]
+        recycled.append(any(isinstance(a, Numeric) for a in given))
+        return inner(*args, **kwargs)
+
+    monkeypatch.setattr(cls, "factorize", factorize)
+    if before != "nothing":
+        made_inside = lambda v: ss.Pattern([0], [0], (1, 1)).assemble(v).values + torch.ones(3)[5]  # noqa: E731
+        with pytest.raises(Exception):  # noqa: B017
+            torch.compile(made_inside, backend="aot_eager", fullgraph=True)(torch.ones(1))
+    b = S.rhs(grad=False)
+    for w in steps(S, 4):
+        S.solve(w, b).sum().backward()
+    assert recycled == [False, True, True, True]
+    recycled.clear()
+    ss.clear_cache()
+    held = [S.solve(w, b) for w in steps(S, 4)]
+    assert recycled == [False] * 4
+    for x, w in zip(held, steps(S, 4), strict=True):
+        assert torch.allclose(x, S.truth(w, b))
 
 
 def test_a_finaliser_may_solve(monkeypatch):

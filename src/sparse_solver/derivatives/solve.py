@@ -15,6 +15,8 @@ derivatives. A pattern crosses as its integer handle, options as a string.
 
 from __future__ import annotations
 
+import math
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -28,7 +30,7 @@ from ..matrix.pattern import pattern_of
 from ..matrix.plain import is_plain, numbers
 from ..matrix.products import outer_numbers, sampled_outer, scatter_rows
 from ..matrix.rule import Rule
-from ..planning import Factored, obtain, planner_for
+from ..planning import Factored, Planner, obtain, planner_for
 from .token import factors_of, token_of
 
 __all__ = ["factor", "solve"]
@@ -51,17 +53,17 @@ def _factor_plain(values: Tensor, P: Pattern, how: str) -> Tensor:
     v = _host(values)
     if v.ndim == 1:
         return token_of([obtain(P, how, v)], ())
-    return token_of(_factor_items(P, how, v), v.shape[:-1])
+    return token_of(_factor_items(planner_for(P, how), v), v.shape[:-1])
 
 
 def _host(t: Tensor) -> np.ndarray:
     return numbers(t if t.device.type == "cpu" else t.cpu())
 
 
-def _factor_items(P: Pattern, how: str, values: np.ndarray) -> list[Factored]:
-    planner, factors = planner_for(P, how), []
-    for item, v in enumerate(values.reshape(-1, values.shape[-1])):
-        with _item(item):
+def _factor_items(planner: Planner, values: np.ndarray) -> list[Factored]:
+    factors = []
+    for item, v in enumerate(values.reshape(math.prod(values.shape[:-1]), values.shape[-1])):
+        with _item(item) if values.ndim > 1 else nullcontext():
             factors.append(Factored(planner, v.copy()))
     return factors
 
@@ -94,7 +96,7 @@ def _solve_numbers(
         factored = factors[0] if factors else obtain(pattern_of(pattern), how, _host(values))
         return factored.solve(b, trans)
     if factors is None:
-        factors = _factor_items(pattern_of(pattern), how, _host(values))
+        factors = _factor_items(planner_for(pattern_of(pattern), how), _host(values))
     items = b.reshape(len(factors), *b.shape[values.ndim - 1 :])
     x = np.empty(items.shape, b.dtype)
     for item, factored in enumerate(factors):
@@ -135,6 +137,11 @@ def factor(values: Tensor, pattern: Pattern, how: str) -> Tensor:
     if not torch.compiler.is_compiling() and is_plain(values):
         return _factor_plain(values, pattern, how)
     return factor_op(values.detach(), pattern.handle, how)
+
+
+def factor_anew(values: Tensor, planner: Planner) -> Tensor:
+    """A token (*B) for fresh factors of values (*B, nnz), which no cache keeps."""
+    return token_of(_factor_items(planner, _host(values)), values.shape[:-1])
 
 
 def solve(

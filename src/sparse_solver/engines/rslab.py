@@ -9,10 +9,12 @@ values, keeping its pivots; whoever calls must judge the result.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import shutil
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -85,18 +87,14 @@ class Rslab(Engine):
     }
 
     def __init__(self) -> None:
-        self._why_not: str | None = ""  # not looked yet
-        self._module: Any = None
-        self._process = 0  # the one that loaded the module
+        self._why_not: str | None = None
+        self._process = os.getpid()  # the one whose threads the module may use
+        try:
+            self._module: Any = _on_lasting_thread(lambda: importlib.import_module("rslab._rslab"))
+        except ImportError as error:
+            self._why_not = f"pip install rslab ({error})"
 
     def why_not(self) -> str | None:
-        if self._why_not == "":
-            try:
-                import rslab  # noqa: F401
-
-                self._why_not = None
-            except ImportError as error:
-                self._why_not = f"pip install rslab ({error})"
         return self._why_not
 
     def _load(self) -> Any:
@@ -106,9 +104,7 @@ class Rslab(Engine):
         threads and would wait for ever; a second copy of the file has statics of its own.
         """
         if self._process != os.getpid():
-            from rslab import _rslab
-
-            self._module = _rslab if not self._process else _second_copy(_rslab)
+            self._module = _on_lasting_thread(lambda: _second_copy(self._module))
             self._process = os.getpid()
         return self._module
 
@@ -179,6 +175,31 @@ def _order(analyze: Callable[..., Any], structure: tuple, options: dict[str, Any
         if other.estimate_memory()["factor_flops"] < flops:
             return other
     return handle
+
+
+def _on_lasting_thread(load: Callable[[], Any]) -> Any:
+    """Load the module on the main thread, or on one that never ends.
+
+    Its allocator belongs to the thread that loads it and does not survive that thread's end.
+    """
+    if threading.current_thread() is threading.main_thread():
+        return load()
+    outcome: list[Any] = []
+    done = threading.Event()
+
+    def work() -> None:
+        try:
+            outcome.append(load())
+        except BaseException as error:  # handed to the caller below
+            outcome.append(error)
+        done.set()
+        threading.Event().wait()
+
+    threading.Thread(target=work, name="sparse_solver: keeps rslab", daemon=True).start()
+    done.wait()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
 
 
 def _second_copy(module: Any) -> Any:

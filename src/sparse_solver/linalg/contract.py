@@ -82,6 +82,13 @@ def check_system(A: SparseMatrix, b: Any) -> None:
             f"A has shape {tuple(shape)} and b has shape {tuple(b.shape)}; expected b of shape ({n},) "
             f"or (..., {n}, k): {hint}"
         )
+    try:
+        torch.broadcast_shapes(shape[:-2], b.shape[: -1 if vector else -2])
+    except RuntimeError:
+        raise ValueError(
+            f"A has shape {tuple(shape)} and b has shape {tuple(b.shape)}; their batch dimensions "
+            f"{tuple(shape[:-2])} and {tuple(b.shape[: -1 if vector else -2])} do not broadcast"
+        ) from None
     if b.dtype != A.dtype:
         _check_dtype("b", b.dtype)
         if REAL[b.dtype] != REAL[A.dtype]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import nullcontext
 from typing import Any
 
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor
 
 from ..derivatives import solve as rule
-from ..derivatives.token import factors_of, token_of
-from ..errors import NonFiniteError
+from ..derivatives.token import factors_of
+from ..errors import InaccurateSolveError, NonFiniteError, NotConvergedError
 from ..info import Info
 from ..matrix import Pattern, SparseMatrix
 from ..matrix.plain import numbers, refuse_compiling
-from ..planning import Direct, Factored, Planner, planner_for
+from ..planning import Direct, Planner, planner_for
+from ..planning.symmetry import classify
 from .contract import check_method, read_matrix
 from .fixed import Reduction, read_fixed
 from .system import solve_system
@@ -165,7 +167,19 @@ class Plan:
 
     def __reduce__(self) -> tuple:
         fixed = None if self._fixed is None else (self._fixed[0].fixed, self._fixed[1].detach())
-        return Plan, (self.pattern, self._how, fixed)
+        return _restore, (self.pattern, self._how, fixed, self._planner.analysed)
+
+
+def _restore(
+    pattern: Pattern,
+    how: str,
+    fixed: tuple[Tensor, Tensor] | None,
+    analysed: list[tuple[str, np.dtype]],
+) -> Plan:
+    plan = Plan(pattern, how, fixed)
+    for kind, dtype in analysed:
+        plan._planner.order(kind, np.ones(plan._planner.pattern.nnz, dtype))
+    return plan
 
 
 def analyze(
@@ -218,16 +232,14 @@ def analyze(
         return plan
     if values is None:
         ones = np.ones(planner.pattern.nnz)
-        kind = assume
-        if assume == "auto":
-            kind = "symmetric" if planner.pattern.is_symmetric else "general"
-        planner.order(kind if kind != "hermitian" else "symmetric", ones)
+        # With ones, a symmetric structure is a symmetric matrix, and one that is not is refused.
+        kind = classify(planner.pattern, ones, assume)
+        planner.order(kind, ones)
     else:
-        from ..planning.symmetry import classify
-
         inner = values if plan._fixed is None else plan._fixed[0].matrix(values)
-        first = numbers(inner.values.cpu()).reshape(-1, inner.nnz)[0]
-        planner.order(classify(planner.pattern, first, assume), first)
+        items = numbers(inner.values.cpu()).reshape(math.prod(inner.shape[:-2]), inner.nnz)
+        for first in items[:1]:
+            planner.order(classify(planner.pattern, first, assume), first)
     return plan
 
 
@@ -283,8 +295,7 @@ def _factor(
         if reuse and values.ndim == 1:
             token = rule.factor(values, planner.pattern, how)
         else:
-            items = numbers(values.cpu()).reshape(-1, values.shape[-1])
-            token = token_of([Factored(planner, v.copy()) for v in items], values.shape[:-1])
+            token = rule.factor_anew(values, planner)
     return Factor(owned, how, token, fixed)
 
 
@@ -305,7 +316,7 @@ def factorize_ex(
     Returns
     -------
     (F, info)
-        `info` as in `solve_ex`; F is None where it is not 0.
+        `info` as in `solve_ex`; F is None if it is not 0 everywhere.
 
     Examples
     --------
@@ -314,12 +325,23 @@ def factorize_ex(
     >>> F is None, int(info)
     (True, 1)
     """
-    from .solve import _code
-
     A = read_matrix(A)
     try:
         F = factorize(A, assume=assume, method=method, fixed=fixed)
         return F, torch.zeros(A.shape[:-2], dtype=torch.int32, device=A.device)
     except (torch.linalg.LinAlgError, NonFiniteError) as error:
-        code = _code(error, A.shape[-1])
-        return None, torch.full(A.shape[:-2], code, dtype=torch.int32, device=A.device)
+        if len(A.shape) == 2:
+            return None, torch.tensor(code_of(error, A.shape[-1]), dtype=torch.int32, device=A.device)
+    items = [SparseMatrix(A.pattern, v) for v in A.values.reshape(-1, A.nnz)]
+    codes = [factorize_ex(a, assume=assume, method=method, fixed=fixed)[1] for a in items]
+    return None, torch.stack(codes).reshape(A.shape[:-2])
+
+
+def code_of(error: Exception, n: int) -> int:
+    """A failure as torch.linalg's `info` numbers tell it."""
+    if isinstance(error, NonFiniteError):
+        return n + 1
+    if isinstance(error, (InaccurateSolveError, NotConvergedError)):
+        return -1
+    index = getattr(error, "index", None)
+    return -1 if index is None else index + 1

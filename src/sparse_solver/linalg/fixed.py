@@ -22,7 +22,7 @@ from ..matrix.products import multiply
 
 __all__ = ["Reduction", "read_fixed"]
 
-_KEPT = 8  # reductions of one pattern
+_KEPT = 64  # reductions of one pattern
 _names = itertools.count()
 
 
@@ -126,24 +126,30 @@ def read_fixed(pattern: Pattern, fixed: Any) -> tuple[Reduction, Tensor]:
 
 def reduce_pattern(pattern: Pattern, indices: Any) -> Reduction:
     """How `pattern` splits at `indices`; kept on the pattern, so that its plan is found again."""
-    return pattern.derived[_name(pattern, indices)]
+    if torch.compiler.is_compiling():
+        return pattern.derived[_name(pattern, indices)]
+    return _find(pattern, indices)[1]
 
 
 def _name(pattern: Pattern, indices: Any) -> int:
-    """The key of a reduction in `pattern.derived`; the reduction is made if it is not there."""
+    """The key of a reduction in `pattern.derived`."""
+    return _find(pattern, indices)[0]
+
+
+def _find(pattern: Pattern, indices: Any) -> tuple[int, Reduction]:
     with outside_transforms():
         index = _check_indices(indices, pattern.shape[0])
         content = index.numpy().tobytes()
         for name, known in tuple(pattern.derived.items()):
             if isinstance(known, Reduction) and known.content == content:
-                return name
+                return name, known
         reduction = Reduction(pattern, index.clone())
         name = next(_names)
         pattern.derived[name] = reduction
         mine = [k for k, v in tuple(pattern.derived.items()) if isinstance(v, Reduction)]
         for oldest in mine[:-_KEPT]:
             pattern.derived.pop(oldest, None)
-        return name
+        return name, reduction
 
 
 # A compiler takes the name as a constant of the traced function, as the indices are.

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..errors import InaccurateSolveError, NonFiniteError, NotConvergedError
+from ..errors import NonFiniteError
 from ..info import Info
 from ..matrix import SparseMatrix
 from ..planning import Direct
 from .contract import check_method, check_system, is_vector, read_matrix
-from .factor import factorize
+from .factor import code_of, factorize
 from .fixed import read_fixed
 from .system import solve_system
 
@@ -161,7 +162,7 @@ def solve_ex(
         x = F.solve(b, **options)
         code, details = 0, F.info
     except (torch.linalg.LinAlgError, NonFiniteError) as error:
-        code = _code(error, A.shape[-1])
+        code = code_of(error, A.shape[-1])
         shape = b.shape if fixed is None else _shape_with(b.shape, fixed[1].shape)
         x = b.new_full(shape, float("nan"), dtype=torch.promote_types(A.dtype, b.dtype))
     return _outcome(x, torch.tensor(code, dtype=torch.int32, device=A.device), details)
@@ -173,15 +174,6 @@ def _outcome(x: Tensor, info: Tensor, details: Info | None) -> SolveOutcome:
     return outcome
 
 
-def _code(error: Exception, n: int) -> int:
-    if isinstance(error, NonFiniteError):
-        return n + 1
-    if isinstance(error, (InaccurateSolveError, NotConvergedError)):
-        return -1
-    index = getattr(error, "index", None)
-    return -1 if index is None else index + 1
-
-
 def _shape_with(b: torch.Size, values: torch.Size) -> tuple[int, ...]:
     return tuple(b) if len(b) > 1 or len(values) == 1 else (*b, values[-1])
 
@@ -191,8 +183,15 @@ def _solve_items(
 ) -> SolveOutcome:
     """One by one, so that a failed item leaves the others whole."""
     tail = 1 if is_vector(A.shape, b.shape) else 2
-    batch = torch.broadcast_shapes(A.shape[:-2], b.shape[:-tail])
-    values = A.values.expand(*batch, A.nnz).reshape(-1, A.nnz)
+    batch = A.shape[:-2]
+    if torch.broadcast_shapes(batch, b.shape[:-tail]) != batch:
+        raise ValueError(
+            f"A has shape {tuple(A.shape)} and b has shape {tuple(b.shape)}; solve_ex reports per item "
+            "of A, so b must not have more batch dimensions than A: expand A's values"
+        )
+    if math.prod(batch) == 0:
+        return _outcome(b.new_empty(b.shape), torch.zeros(batch, dtype=torch.int32), None)
+    values = A.values.reshape(math.prod(batch), A.nnz)
     columns = b.expand(*batch, *b.shape[-tail:]).reshape(-1, *b.shape[-tail:])
     pattern = A.pattern
     solved = [

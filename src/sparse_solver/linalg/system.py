@@ -5,6 +5,8 @@ read and check -> [prescribed unknowns] -> token of the factor -> x, with its de
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -51,35 +53,57 @@ def _solve_oriented(
     A: SparseMatrix, b: Tensor, how: str, trans: bool, conj: bool, token: Tensor | None
 ) -> Tensor:
     pattern, values = A.pattern, A.values
-    if b.is_complex() != values.is_complex():
-        if not b.is_complex():
-            b = b.to(values.dtype)
-        else:  # a real matrix acts on real and imaginary parts alike: two columns, one real factor
-            parts = torch.view_as_real(b)
-            if is_vector(A.shape, b.shape):
-                return torch.view_as_complex(
-                    _solve_oriented(A, parts, how, trans, False, token).contiguous()
-                )
-            columns = _solve_oriented(A, parts.flatten(-2), how, trans, False, token)
-            return torch.view_as_complex(columns.unflatten(-1, (-1, 2)).contiguous())
-    if b.ndim > 2 or values.ndim > 1:
-        values, b = _broadcast(values, b, A.shape)
-        if token is not None:
-            token = token.expand(values.shape[:-1])
     if token is None:
         token = rule.factor(values, pattern, how)
     rows, cols = pattern.indices(values.device)
-    if conj:  # conj(A) x = b  <=>  A conj(x) = conj(b)
-        b = conjugate(b)
-        return conjugate(rule.solve(values, b, token, rows, cols, pattern.handle, how, trans))
-    return rule.solve(values, b, token, rows, cols, pattern.handle, how, trans)
+
+    def rule_for(values: Tensor, b: Tensor, token: Tensor) -> Tensor:
+        return rule.solve(values, b, token, rows, cols, pattern.handle, how, trans)
+
+    if b.ndim > 2 or values.ndim > 1:
+        return _solve_batch(A, b, token, rule_for, conj)
+    return _in_field_of(values, b, conj, lambda b: rule_for(values, b, token), b.ndim == 1)
 
 
-def _broadcast(values: Tensor, b: Tensor, shape: torch.Size) -> tuple[Tensor, Tensor]:
-    vector = is_vector(shape, b.shape)
-    tail = 1 if vector else 2
-    batch = torch.broadcast_shapes(values.shape[:-1], b.shape[:-tail])
-    return values.expand(*batch, values.shape[-1]), b.expand(*batch, *b.shape[-tail:])
+def _in_field_of(
+    values: Tensor, b: Tensor, conj: bool, solve: Callable[[Tensor], Tensor], vector: bool
+) -> Tensor:
+    """Solve for b real or complex, whatever A is, and with A conjugated if `conj`."""
+    if values.is_complex():
+        b = b if b.is_complex() else b.to(values.dtype)
+        # conj(A) x = b  <=>  A conj(x) = conj(b)
+        return conjugate(solve(conjugate(b))) if conj else solve(b)
+    if not b.is_complex():
+        return solve(b)
+    # A real matrix acts on real and imaginary parts alike: two columns, one real factor.
+    parts = torch.view_as_real(b.resolve_conj())
+    if vector:
+        return torch.view_as_complex(solve(parts).contiguous())
+    x = solve(parts.flatten(-2)).unflatten(-1, (-1, 2))
+    return torch.view_as_complex(x.contiguous())
+
+
+def _solve_batch(
+    A: SparseMatrix,
+    b: Tensor,
+    token: Tensor,
+    rule_for: Callable[[Tensor, Tensor, Tensor], Tensor],
+    conj: bool,
+) -> Tensor:
+    """Items over matrices; batch dimensions of b alone become columns of one solve."""
+    values, vector = A.values, is_vector(A.shape, b.shape)
+    b = b.unsqueeze(-1) if vector else b  # (*B, n, k)
+    batch = torch.broadcast_shapes(values.shape[:-1], b.shape[:-2])
+    if values.ndim == 1:
+        k = b.shape[-1]
+        columns = b.movedim(-2, 0).flatten(1)  # (n, prod(B) k)
+        x = _in_field_of(values, columns, conj, lambda b: rule_for(values, b, token), False)
+        x = x.unflatten(1, (*batch, k)).movedim(0, -2)
+    else:
+        values, token = values.expand(*batch, values.shape[-1]), token.expand(batch)
+        b = b.expand(*batch, *b.shape[-2:])
+        x = _in_field_of(values, b, conj, lambda b: rule_for(values, b, token), False)
+    return x.squeeze(-1) if vector else x
 
 
 def _solve_fixed(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pattern", "pattern_of"]
 
+_UNIONS = 8  # remembered of one pattern
 _handles = itertools.count(1)
 _alive: weakref.WeakValueDictionary[int, Pattern] = weakref.WeakValueDictionary()
 
@@ -101,6 +102,7 @@ class Pattern:
         self.rows, self.cols = torch.from_numpy(r), torch.from_numpy(c)
         self.indptr = p  # (shape[0] + 1,) int64: row i is indptr[i]:indptr[i + 1]
         self._slots = None
+        self._unions: dict[int, Pattern] = {}  # by the other's handle, which is never used twice
         self.derived: dict[int, Any] = {}  # what layers above keep about this structure
         self._devices: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self.handle = next(_handles)
@@ -204,6 +206,17 @@ class Pattern:
     def has_full_diagonal(self) -> bool:
         """Whether (i, i) is a position for every i."""
         return bool((self.diagonal >= 0).all())
+
+    def union(self, other: Pattern) -> Pattern:
+        """The positions of both, assembled from this one's values followed by the other's."""
+        known = self._unions.get(other.handle)
+        if known is None:
+            rows, cols = torch.cat([self.rows, other.rows]), torch.cat([self.cols, other.cols])
+            known = Pattern(rows, cols, self.shape)
+            self._unions[other.handle] = known
+            while len(self._unions) > _UNIONS:
+                self._unions.pop(next(iter(self._unions)), None)
+        return known
 
     # ---- identity ----
 

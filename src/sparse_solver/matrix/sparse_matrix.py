@@ -83,12 +83,12 @@ class SparseMatrix:
     @property
     def values(self) -> Tensor:
         """Entries in canonical order, (*B, nnz)."""
-        if self._values is None:
-            assert self._base is not None
-            P = self._base.pattern
-            values = gather(self._base.values, Slots(torch.from_numpy(P.transposed_order), P.nnz))
-            self._values = values.conj() if self._conjugate else values
-        return self._values
+        if self._values is not None:
+            return self._values
+        assert self._base is not None  # a view: read anew each time, for the base may be edited
+        P = self._base.pattern
+        values = gather(self._base.values, Slots(torch.from_numpy(P.transposed_order), P.nnz))
+        return values.conj() if self._conjugate else values
 
     @property
     def _like(self) -> Tensor:
@@ -171,8 +171,7 @@ class SparseMatrix:
             raise ValueError(f"cannot add matrices of shapes {tuple(self.shape)}, {tuple(other.shape)}")
         if self.pattern == other.pattern:
             return SparseMatrix(self.pattern, self.values + other.values)
-        P, Q = self.pattern, other.pattern
-        union = Pattern(torch.cat([P.rows, Q.rows]), torch.cat([P.cols, Q.cols]), P.shape)
+        union = self.pattern.union(other.pattern)
         batch = torch.broadcast_shapes(self.values.shape[:-1], other.values.shape[:-1])
         both = (v.expand(*batch, v.shape[-1]) for v in (self.values, other.values))
         return union.assemble(torch.cat(tuple(both), -1))
@@ -204,6 +203,12 @@ class SparseMatrix:
         k = min(n, m)
         d = torch.as_tensor(d, dtype=None if isinstance(d, Tensor) else self.dtype, device=self.device)
         d = d.expand(*d.shape[:-1], k) if d.ndim else d.expand(k)
+        if self.pattern.has_full_diagonal and n == m:
+            at = torch.from_numpy(self.pattern.diagonal).to(self.device)
+            values = self.values.expand(
+                torch.broadcast_shapes(self.shape[:-2], d.shape[:-1]) + (self.nnz,)
+            )
+            return SparseMatrix(self.pattern, values.index_add(-1, at, d.expand(*values.shape[:-1], k)))
         i = torch.arange(k, device="cpu")
         return self + SparseMatrix(Pattern(i, i, (n, m)), d)
 
@@ -217,7 +222,9 @@ class SparseMatrix:
         """An item (or a slice) of a batch."""
         if self.values.ndim == 1:
             raise IndexError(f"A of shape {tuple(self.shape)} is no batch; to_dense() can be indexed")
-        return SparseMatrix(self.pattern, self.values[i])
+        batch = self.values.shape[:-1]
+        at = torch.arange(batch.numel(), device=self.device).reshape(batch)[i]
+        return SparseMatrix(self.pattern, self.values.reshape(batch.numel(), self.nnz)[at])
 
     # ---- as tensors do ----
 
@@ -231,7 +238,7 @@ class SparseMatrix:
 
     def requires_grad_(self, requires_grad: bool = True) -> SparseMatrix:
         """Ask for gradients of the values, in place."""
-        self.values.requires_grad_(requires_grad)
+        self._like.requires_grad_(requires_grad)  # of a view: of what it views
         return self
 
     def conj(self) -> SparseMatrix:

@@ -37,9 +37,9 @@ class _Slot:
 
 
 _slots: OrderedDict[Pattern, dict[tuple[str, np.dtype], _Slot]] = OrderedDict()
-# Held for dictionary operations only: never while anything is freed, factored or solved, because a
-# finaliser that runs meanwhile might solve.
-_lock = threading.Lock()
+# Held for dictionary operations only, never while anything is freed, factored or solved. Re-entrant,
+# because even these may start a garbage collection, and a finaliser may solve.
+_lock = threading.RLock()
 
 
 def clear_cache() -> None:
@@ -60,18 +60,18 @@ def clear_cache() -> None:
 
 
 def _slot(pattern: Pattern, how: str, dtype: np.dtype) -> _Slot:
-    dropped = None
     with _lock:
-        by_how = _slots.get(pattern)
-        if by_how is None:
-            by_how = _slots[pattern] = {}
-            if len(_slots) > PATTERNS:
-                dropped = _slots.popitem(last=False)
-        else:
+        slot = _slots.get(pattern, {}).get((how, dtype))
+        if slot is not None:
             _slots.move_to_end(pattern)
-        slot = by_how.get((how, dtype))
-        if slot is None:
-            slot = by_how[how, dtype] = _Slot(Planner(pattern, *decode(how)))
+            return slot
+    fresh: dict[tuple[str, np.dtype], _Slot] = {}
+    made, dropped = _Slot(planner_for(pattern, how)), None
+    with _lock:
+        slot = _slots.setdefault(pattern, fresh).setdefault((how, dtype), made)
+        _slots.move_to_end(pattern)
+        if len(_slots) > PATTERNS:
+            dropped = _slots.popitem(last=False)
     del dropped
     return slot
 
@@ -92,6 +92,7 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray) -> Factored:
     values : array, shape (nnz,)
         Copied if a factor of them is made.
     """
+    values = np.ascontiguousarray(values)
     if not decode(how)[1].reuse:
         return Factored(planner_for(pattern, how), values.copy())
     slot = _slot(pattern, how, values.dtype)
@@ -142,18 +143,20 @@ def max_bytes() -> int:
 
 def _limit(newest: _Slot) -> None:
     """Let go of the oldest factors while all together are too large."""
-    if len(_slots) == 1 and len(next(iter(_slots.values()))) == 1:
-        return
-    dropped = []
     with _lock:
-        kept = [(s, s.factored) for by_how in _slots.values() for s in by_how.values()]
-        sizes = [(f and f.attempt and f.attempt.numeric.memory) or 0 for _, f in kept]
-        total = sum(sizes)
-        for (slot, factored), size in zip(kept, sizes, strict=True):
-            if total <= max_bytes():
-                break
-            if slot is not newest and size:
-                dropped.append(factored)
-                slot.factored = None
-                total -= size
-    del dropped
+        slots = [s for by_how in _slots.values() for s in by_how.values()]
+    if len(slots) == 1:
+        return
+    held = [(s, s.factored) for s in slots if s is not newest]
+    total = sum(_bytes(f) for _, f in held) + _bytes(newest.factored)
+    for slot, factored in held:
+        if total <= max_bytes():
+            break
+        total -= _bytes(factored)
+        if slot.factored is factored:
+            slot.factored = None
+
+
+def _bytes(factored: Factored | None) -> int:
+    attempt = factored and factored.attempt
+    return (attempt and attempt.numeric.memory) or 0

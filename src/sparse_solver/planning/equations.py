@@ -72,12 +72,15 @@ class Equations:
             f"row {i}, column {j}"
         )
 
-    def _sums(self, weights: np.ndarray, transposed: bool) -> np.ndarray:
+    def _sums(
+        self, weights: np.ndarray, transposed: bool, magnitudes: np.ndarray | None = None
+    ) -> np.ndarray:
         """|A| w or |A|^T w."""
+        magnitudes = self.magnitudes if magnitudes is None else magnitudes
         indptr, cols = self.pattern.csr
         product = _sparsetools.csc_matvec if transposed else _sparsetools.csr_matvec
-        out = np.zeros(self.n, dtype=self.magnitudes.dtype)
-        product(self.n, self.n, indptr, cols, self.magnitudes, weights, out)
+        out = np.zeros(self.n, dtype=magnitudes.dtype)
+        product(self.n, self.n, indptr, cols, magnitudes, weights, out)
         return out
 
     def _diagonal(self) -> np.ndarray:
@@ -123,19 +126,22 @@ class Equations:
     def _judge_fully(
         self, x: np.ndarray, residual: np.ndarray, b: np.ndarray, transposed: bool
     ) -> tuple[bool, float]:
+        # In double precision, lest sums that overflow to infinity accept everything.
+        magnitudes = self.magnitudes.astype(np.float64, copy=False)
         norm = self.norm
         if transposed:
-            norm = self._sums(_ones(self.n, self.magnitudes.dtype), transposed=True).max()
-        reach = np.float64(norm) * np.abs(x).max(0) + np.abs(b).max(0)
+            norm = self._sums(_ones(self.n, magnitudes.dtype), True, magnitudes).max()
+        size = np.abs(x).astype(np.float64, copy=False)
+        whole = np.abs(b).astype(np.float64)
+        reach = norm * size.max(0) + whole.max(0)
         top = residual.max(0)
         # No denominator, no residual: 0 = 0. NaN stays NaN, and is not accurate.
         errors = np.where((reach > 0) | (top != 0), top / np.where(reach == 0, 1, reach), 0)
         error = float(errors.max())
-        if not error <= NORMWISE * self.eps:
+        if not error <= NORMWISE * self.eps or not np.isfinite(reach).all():
             return False, error
-        whole = np.abs(b)
         for j in range(1 if x.ndim == 1 else x.shape[1]):
-            column = np.abs(x) if x.ndim == 1 else np.ascontiguousarray(np.abs(x[:, j]))
+            column = size if x.ndim == 1 else np.ascontiguousarray(size[:, j])
             target = whole if x.ndim == 1 else whole[:, j]
-            target += self._sums(column, transposed)
+            target += self._sums(column, transposed, magnitudes)
         return bool((residual <= COMPONENTWISE * self.eps * whole).all()), error

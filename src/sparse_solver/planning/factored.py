@@ -60,7 +60,7 @@ class Factored:
             return np.zeros_like(b)
         b = np.ascontiguousarray(b)
         if not self.planner.method.check:
-            return self.attempt.numeric.solve(b, transposed)
+            return self._unchecked(b, transposed)
         x, accurate = self._refined(self.attempt, b, transposed)
         if accurate:
             return x
@@ -87,6 +87,15 @@ class Factored:
             f"{first:.1e} with {self.attempt.choice.engine}, {self.residual:.1e} with the last engine "
             "tried"
         )
+
+    def _unchecked(self, b: np.ndarray, transposed: bool) -> np.ndarray:
+        assert self.attempt is not None
+        try:
+            return self.attempt.numeric.solve(b, transposed)
+        except Declined as reason:  # a factor inherited through a fork
+            log.info("%s", reason)
+        self.kind, self.attempt = self.planner.factorize(self.equations)
+        return self.attempt.numeric.solve(b, transposed)
 
     def _refined(self, attempt: Attempt, b: np.ndarray, transposed: bool) -> tuple[np.ndarray, bool]:
         """A solution after refinement (Higham, section 12.1), and whether it is accurate."""

@@ -96,6 +96,11 @@ class Planner:
             self._symbolics[key] = symbolic
         return symbolic
 
+    @property
+    def analysed(self) -> list[tuple[str, np.dtype]]:
+        """Kinds and dtypes for which it was decided who factors."""
+        return list(self._orders)
+
     # ---- numbers ----
 
     def attempt(

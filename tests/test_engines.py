@@ -195,7 +195,8 @@ IMPORT = """
     import sparse_solver as ss
     imported = state()
     assert imported == before, [k for k in before if imported[k] != before[k]]
-    assert "rslab" not in sys.modules, "an optional engine was loaded at import"
+    for name in ("numba", "torch._dynamo", "pyamg"):
+        assert name not in sys.modules, f"{name} was loaded at import"
     for engine in ("auto", *(row.name for row in ss.engines() if row.available)):
         for dtype in (torch.float32, torch.complex128):
             A = torch.eye(3, dtype=dtype).to_sparse_coo() * 2

@@ -100,7 +100,7 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray) -> Factored:
     if kept is not None and _same(kept.equations.values, values):
         return kept
     slot.factored = None
-    old = kept.attempt if kept is not None and _references(kept) <= _ALONE else None
+    old = kept.attempt if kept is not None and _references(kept) <= _alone() else None
     if old is not None and not old.numeric.recyclable:
         old = None
     kept = None  # now nothing of it is left, so that two factors never exist at once
@@ -121,16 +121,14 @@ def _references(thing: object) -> int:
     return sys.getrefcount(thing)
 
 
-def _count_alone() -> int:
-    """References to something that only a calling frame's variable holds: by version of Python.
+def _alone() -> int:
+    """References to something that only a calling frame's variable holds.
 
-    Only CPython with its lock counts exactly. Elsewhere nothing is ever alone.
+    Counted at each call: the number depends on the version of Python and on hooks into its frames.
+    Only CPython with its lock counts exactly; elsewhere nothing is ever alone.
     """
     thing = object()
     return _references(thing) if getattr(sys, "_is_gil_enabled", lambda: True)() else -1
-
-
-_ALONE = _count_alone()
 
 
 def max_bytes() -> int:

@@ -28,10 +28,11 @@ log = logging.getLogger("sparse_solver")
 class Attempt:
     """A numeric factorisation and how it came about."""
 
-    __slots__ = ("choice", "numeric", "symbolic")
+    __slots__ = ("choice", "fresh", "numeric", "symbolic")
 
-    def __init__(self, choice: Choice, symbolic: Symbolic, numeric: Numeric) -> None:
+    def __init__(self, choice: Choice, symbolic: Symbolic, numeric: Numeric, fresh: bool) -> None:
         self.choice, self.symbolic, self.numeric = choice, symbolic, numeric
+        self.fresh = fresh  # analysis and pivots were chosen for these very values
 
 
 class Planner:
@@ -107,12 +108,14 @@ class Planner:
         self, choice: Choice, values: np.ndarray, fresh: bool = False, old: Attempt | None = None
     ) -> Attempt:
         """One factorisation, or `Declined`. The storage of `old` may be overwritten."""
+        fresh = fresh or (choice.engine, choice.path) not in self._symbolics
         symbolic = self.symbolic(choice, values, fresh)
         recycle = None
         if old is not None and old.symbolic is symbolic and old.numeric.dtype == values.dtype:
             recycle = old.numeric
         engine = REGISTRY[choice.engine]
-        return Attempt(choice, symbolic, engine.factorize(symbolic, values, self.threads, recycle))
+        numeric = engine.factorize(symbolic, values, self.threads, recycle)
+        return Attempt(choice, symbolic, numeric, fresh)
 
     def others(self, tried: Attempt, eq: Equations, kind: str) -> Iterator[Attempt]:
         """What else can be done when an attempt is not accurate: analyse these values, then the
@@ -202,11 +205,16 @@ class Planner:
             self._random = random_vector(eq.n)
         if not probe(eq, attempt.numeric, self._random):
             return attempt
-        if self.is_regular(eq, attempt) is not None:
-            return attempt
-        # The suspicion came from a factor that is itself no good: ask better ones.
+        try:
+            if self.is_regular(eq, attempt):
+                return attempt
+        except SingularMatrixError:
+            if attempt.fresh:
+                raise
+        # The suspicion came from a factor that is itself no good, or made as for other values: ask
+        # better ones.
         for other in self.others(attempt, eq, kind):
-            if self.is_regular(eq, other) is not None:
+            if self.is_regular(eq, other):
                 return other
         return attempt
 

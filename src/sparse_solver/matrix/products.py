@@ -56,13 +56,13 @@ def outer_numbers(
     """As `sampled_outer`, in blocks of nonzeros, so that nnz x k numbers never exist at once."""
     x = x.conj() if x.dtype.kind == "c" else x
     if vector:
-        out = y[..., rows]
-        out *= x[..., cols]
+        out = y.take(rows, axis=-1)
+        out *= x.take(cols, axis=-1)
         return out
     out = np.empty((*y.shape[:-2], len(rows)), y.dtype)
     width = max(1, _AT_ONCE * y.shape[-2] // max(1, y.size))
     for start in range(0, len(rows), width):
         block = slice(start, start + width)
-        pair = y[..., rows[block], :], x[..., cols[block], :]
+        pair = y.take(rows[block], axis=-2), x.take(cols[block], axis=-2)
         np.einsum("...ek,...ek->...e", *pair, out=out[..., block])
     return out

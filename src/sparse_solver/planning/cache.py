@@ -18,7 +18,7 @@ from ..matrix import Pattern
 from ..matrix.convert import forget
 from .factored import Factored
 from .method import decode
-from .planner import Planner
+from .planner import Planner, Spare
 
 __all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for"]
 
@@ -100,11 +100,10 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray) -> Factored:
     if kept is not None and _same(kept.equations.values, values):
         return kept
     slot.factored = None
-    old = kept.attempt if kept is not None and _references(kept) <= _alone() else None
-    if old is not None and not old.numeric.recyclable:
-        old = None
-    kept = None  # now nothing of it is left, so that two factors never exist at once
-    factored = Factored(slot.planner, values.copy(), old)
+    alone = kept is not None and _references(kept) <= _alone()
+    spare = Spare(kept.attempt) if alone else None  # type: ignore[union-attr]
+    kept = None  # now the spare alone holds it, if anything does
+    factored = Factored(slot.planner, values.copy(), spare)
     slot.factored = factored
     _limit(slot)
     return factored

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..engines import REGISTRY
 
-__all__ = ["Choice", "Work", "choices", "is_small"]
+__all__ = ["Choice", "Work", "choices", "is_for_klu", "is_small"]
 
 _SMALL = 60  # unknowns up to which KLU's low overhead wins whatever the structure
 _MODEST = 5000  # up to here KLU's analysis, the cheapest, is asked first
@@ -24,11 +24,6 @@ class Choice:
     reason: str
 
 
-def is_small(n: int) -> bool:
-    """Whether overhead counts more than arithmetic, so that structure does not matter."""
-    return n <= _SMALL
-
-
 @dataclass(frozen=True)
 class Work:
     """What the first analysis predicts."""
@@ -36,6 +31,16 @@ class Work:
     path: str
     flops: float
     nnz_factor: int
+
+
+def is_small(n: int) -> bool:
+    """Whether overhead counts more than arithmetic, so that structure does not matter."""
+    return n <= _SMALL
+
+
+def is_for_klu(work: Work) -> bool:
+    """Whether KLU is the choice whatever the values, symmetric or not."""
+    return work.path == "klu" and work.flops < _PER_ENTRY[True] * work.nnz_factor
 
 
 def choices(

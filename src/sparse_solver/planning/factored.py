@@ -12,7 +12,7 @@ from ..engines import Declined
 from ..errors import InaccurateSolveError, NonFiniteError
 from ..info import Info
 from .equations import COMPONENTWISE, NORMWISE, Equations
-from .planner import Attempt, Planner
+from .planner import Attempt, Planner, Spare
 
 __all__ = ["Factored"]
 
@@ -30,13 +30,13 @@ class Factored:
     planner : Planner
     values : array, shape (nnz,)
         A snapshot that nobody else writes to.
-    old : Attempt, optional
-        A factorisation whose storage may be overwritten.
+    spare : Spare, optional
+        An old factorisation, used up.
     """
 
     __slots__ = ("__weakref__", "attempt", "equations", "kind", "planner", "residual", "steps")
 
-    def __init__(self, planner: Planner, values: np.ndarray, old: Attempt | None = None) -> None:
+    def __init__(self, planner: Planner, values: np.ndarray, spare: Spare | None = None) -> None:
         self.planner = planner
         self.equations = Equations(planner.pattern, values)
         self.steps = 0
@@ -44,7 +44,7 @@ class Factored:
         self.kind = "general"
         self.attempt: Attempt | None = None
         if len(self.equations.row_sums):
-            self.kind, self.attempt = planner.factorize(self.equations, old)
+            self.kind, self.attempt = planner.factorize(self.equations, spare)
 
     def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
         """x with A x = b, or A^T x = b, for b of shape (n,) or (n, k), this dtype.

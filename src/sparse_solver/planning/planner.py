@@ -12,7 +12,7 @@ from ..engines import REGISTRY, Declined, Numeric, Symbolic
 from ..errors import InaccurateSolveError, NotPositiveDefiniteError, SingularMatrixError
 from ..info import Info
 from ..matrix import Pattern
-from .choose import Choice, Work, choices, is_small
+from .choose import Choice, Work, choices, is_for_klu, is_small
 from .conditioning import inverse_norm, is_dominant, null_unknown, probe, random_vector
 from .definite import first_bad_minor
 from .equations import NORMWISE, Equations
@@ -20,7 +20,7 @@ from .method import Direct
 from .structural import check_structure
 from .symmetry import classify
 
-__all__ = ["Attempt", "Planner"]
+__all__ = ["Attempt", "Planner", "Spare"]
 
 log = logging.getLogger("sparse_solver")
 
@@ -33,6 +33,28 @@ class Attempt:
     def __init__(self, choice: Choice, symbolic: Symbolic, numeric: Numeric, fresh: bool) -> None:
         self.choice, self.symbolic, self.numeric = choice, symbolic, numeric
         self.fresh = fresh  # analysis and pivots were chosen for these very values
+
+
+class Spare:
+    """An old attempt that nobody else holds: recycled, or let go of, just before the next is made.
+
+    So two never exist at once, and the engine's allocator finds the memory still warm.
+    """
+
+    def __init__(self, attempt: Attempt | None = None) -> None:
+        self._attempt = attempt
+
+    def fits(self, choice: Choice) -> bool:
+        """Whether its storage is of use to `choice`."""
+        old = self._attempt
+        return old is not None and old.choice == choice and old.numeric.recyclable
+
+    def take(self, symbolic: Symbolic, dtype: np.dtype) -> Numeric | None:
+        """Its numeric part if new values can be factored in it; either way it is gone."""
+        old, self._attempt = self._attempt, None
+        if old is None or old.symbolic is not symbolic or old.numeric.dtype != dtype:
+            return None
+        return old.numeric if old.numeric.recyclable else None
 
 
 class Planner:
@@ -52,6 +74,7 @@ class Planner:
         self._orders: dict[tuple[str, np.dtype], tuple[Choice, ...]] = {}
         self._random: np.ndarray | None = None
         self._sound = False
+        self._kind_matters = not is_small(pattern.shape[0])
 
     @property
     def threads(self) -> int:
@@ -81,6 +104,7 @@ class Planner:
                 if first.flops is not None and first.nnz_factor:
                     work = Work(first.path, first.flops, first.nnz_factor)
                     found = choices(*facts, self.method.engine, work)
+                    self._kind_matters = not (is_for_klu(work) and found[0].path == "klu")
             except Declined:
                 pass  # the next candidate will be asked when it is its turn
             self._orders[key] = found
@@ -105,14 +129,12 @@ class Planner:
     # ---- numbers ----
 
     def attempt(
-        self, choice: Choice, values: np.ndarray, fresh: bool = False, old: Attempt | None = None
+        self, choice: Choice, values: np.ndarray, fresh: bool = False, spare: Spare | None = None
     ) -> Attempt:
-        """One factorisation, or `Declined`. The storage of `old` may be overwritten."""
+        """One factorisation, or `Declined`. `spare` is used up."""
         fresh = fresh or (choice.engine, choice.path) not in self._symbolics
         symbolic = self.symbolic(choice, values, fresh)
-        recycle = None
-        if old is not None and old.symbolic is symbolic and old.numeric.dtype == values.dtype:
-            recycle = old.numeric
+        recycle = spare.take(symbolic, values.dtype) if spare is not None else None
         engine = REGISTRY[choice.engine]
         numeric = engine.factorize(symbolic, values, self.threads, recycle)
         return Attempt(choice, symbolic, numeric, fresh)
@@ -129,7 +151,7 @@ class Planner:
             except Declined as reason:
                 log.info("%s", reason)
 
-    def factorize(self, eq: Equations, old: Attempt | None = None) -> tuple[str, Attempt]:
+    def factorize(self, eq: Equations, spare: Spare | None = None) -> tuple[str, Attempt]:
         """(kind, attempt) for these values, judged regular and, where assumed so, definite.
 
         Raises
@@ -142,7 +164,7 @@ class Planner:
         dominant = is_dominant(eq)
         if not dominant:
             self._check_rows(eq)
-        attempt = self._first_that_works(kind, eq, old)
+        attempt = self._first_that_works(kind, eq, spare)
         if kind == "spd":
             self._check_definite(eq, attempt)
         if self.method.check and not dominant:
@@ -150,8 +172,8 @@ class Planner:
         return kind, attempt
 
     def kind(self, values: np.ndarray) -> str:
-        """What these values make of A; small matrices of no assumption need not be looked at."""
-        if self.assume == "auto" and is_small(self.pattern.shape[0]):
+        """What these values make of A; not looked at where nothing depends on it."""
+        if self.assume == "auto" and not self._kind_matters:
             return "general"
         return classify(self.pattern, values, self.assume)
 
@@ -163,19 +185,15 @@ class Planner:
                 f"A (shape {self.pattern.shape}) is singular: row {row} has only zeros", index=row
             )
 
-    def _first_that_works(self, kind: str, eq: Equations, old: Attempt | None) -> Attempt:
+    def _first_that_works(self, kind: str, eq: Equations, spare: Spare | None) -> Attempt:
         reasons = []
         for choice in self.order(kind, eq.values):
             # On kept pivots, on the kept analysis, on an analysis of these very values.
-            if old is not None and old.choice is choice:  # the usual case, an optimisation's step
-                try:
-                    return self.attempt(choice, eq.values, False, old)
-                except Declined as reason:
-                    log.info("%s", reason)
+            kept = [False] if spare is not None and spare.fits(choice) else []
             known = (choice.engine, choice.path) in self._symbolics
-            for fresh in (False, True) if known else (False,):
+            for fresh in [*kept, False, True] if known else [False]:
                 try:
-                    return self.attempt(choice, eq.values, fresh)
+                    return self.attempt(choice, eq.values, fresh, spare)
                 except Declined as reason:
                     log.info("%s", reason)
                     reasons.append(str(reason))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -42,7 +43,9 @@ class Factor:
         Facts on the factorisation and the latest solve.
     """
 
-    def __init__(self, matrix: SparseMatrix, how: str, token: Tensor, fixed: Prescribed | None) -> None:
+    def __init__(
+        self, matrix: SparseMatrix, how: str, token: Tensor | None, fixed: Prescribed | None
+    ) -> None:
         self.matrix, self._how, self._token, self._fixed = matrix, how, token, fixed
 
     @property
@@ -79,8 +82,9 @@ class Factor:
     @property
     def info(self) -> Info:
         """Facts on the factorisation and the latest solve."""
-        factors = factors_of(self._token)
-        assert factors is not None
+        factors = None if self._token is None else factors_of(self._token)
+        if not factors:
+            raise RuntimeError("this Factor was rebuilt by a transform; its info is with the original")
         device = self.matrix.device
         moved = None if device.type == "cpu" else f"{device} served by a CPU engine through copies"
         return factors[0].info(transfer=moved)
@@ -95,6 +99,34 @@ class Factor:
 
 def _refactor(matrix: SparseMatrix, how: str, fixed: tuple[Tensor, Tensor] | None) -> Factor:
     return Plan(matrix.pattern, how, fixed).factorize(matrix)
+
+
+class _Rest:
+    """What a Factor is besides its tensors; equal only to itself."""
+
+    def __init__(self, factor: Factor) -> None:
+        self.factor = factor
+
+
+def _flatten(F: Factor) -> tuple[list[Tensor], _Rest]:
+    leaves = [F.matrix.values] if F._fixed is None else [F.matrix.values, F._fixed[1]]
+    return leaves, _Rest(F)
+
+
+def _unflatten(leaves: Iterable[Any], rest: _Rest) -> Factor:
+    values, *prescribed = leaves
+    F = rest.factor
+    fixed = None if F._fixed is None else (F._fixed[0], prescribed[0])
+    matrix = SparseMatrix.__new__(SparseMatrix)
+    matrix._pattern, matrix._values = F.matrix.pattern, values
+    matrix._base, matrix._conjugate = None, False
+    # The token belongs to these very values. For others solve finds or makes a factor of theirs.
+    return Factor(matrix, F._how, F._token if values is F.matrix.values else None, fixed)
+
+
+torch.utils._pytree.register_pytree_node(
+    Factor, _flatten, _unflatten, serialized_type_name="sparse_solver.Factor"
+)
 
 
 class Plan:

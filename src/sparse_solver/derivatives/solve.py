@@ -28,7 +28,7 @@ from ..errors import NonFiniteError
 from ..matrix import Pattern
 from ..matrix.pattern import pattern_of
 from ..matrix.plain import is_plain, numbers
-from ..matrix.products import outer_numbers, sampled_outer, scatter_rows
+from ..matrix.products import outer_numbers, product, sampled_outer
 from ..matrix.rule import Rule
 from ..planning import Factored, Planner, obtain, planner_for
 from .token import factors_of, token_of
@@ -221,12 +221,8 @@ class _Solve(Rule):
             rhs = db
             if dA is not None:
                 i, j = (cols, rows) if ctx.trans else (rows, cols)
-                if x.ndim == values.ndim:
-                    terms = (dA * x.index_select(-1, j))[..., None]
-                    change = scatter_rows(terms, i, x.shape[-1]).squeeze(-1)
-                else:
-                    terms = dA[..., None] * x.index_select(-2, j)
-                    change = scatter_rows(terms, i, x.shape[-2])
+                vector = x.ndim == values.ndim
+                change = product(dA, x, i, j, x.shape[-1 if vector else -2], vector=vector)
                 rhs = -change if db is None else db - change
             return _Solve.apply(values, rhs, token, rows, cols, ctx.pattern, ctx.how, ctx.trans)
 

@@ -281,7 +281,6 @@ def factorize(
     assume: str = "auto",
     method: Direct = _DIRECT,
     fixed: tuple[Any, Tensor] | None = None,
-    _reuse: bool = False,
 ) -> Factor:
     """Factor A, always anew.
 
@@ -310,11 +309,14 @@ def factorize(
     tensor([0.5000, 0.5000, 0.5000])
     """
     refuse_compiling("factorize was called")
-    how = check_method(assume, method)
-    A = read_matrix(A)
+    return make_factor(read_matrix(A), check_method(assume, method), fixed, reuse=False)
+
+
+def make_factor(A: SparseMatrix, how: str, fixed: tuple[Any, Tensor] | None, *, reuse: bool) -> Factor:
+    """A Factor of its own, or if `reuse` one that shares what the cache has for these values."""
     reading = None if fixed is None else read_fixed(A.pattern, fixed)
     inner = A.pattern if reading is None else reading[0].pattern
-    return _factor(planner_for(inner, how), A, how, reading, _reuse)
+    return _factor(planner_for(inner, how), A, how, reading, reuse)
 
 
 def _factor(

@@ -138,11 +138,12 @@ def _name(pattern: Pattern, indices: Any) -> int:
 
 def _find(pattern: Pattern, indices: Any) -> tuple[int, Reduction]:
     with outside_transforms():
-        index = _check_indices(indices, pattern.shape[0])
+        index = _integers(indices)
         content = index.numpy().tobytes()
         for name, known in tuple(pattern.derived.items()):
             if isinstance(known, Reduction) and known.content == content:
                 return name, known
+        _check_range(index, pattern.shape[0])
         reduction = Reduction(pattern, index.clone())
         name = next(_names)
         pattern.derived[name] = reduction
@@ -156,7 +157,7 @@ def _find(pattern: Pattern, indices: Any) -> tuple[int, Reduction]:
 _name._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
-def _check_indices(indices: Any, n: int) -> Tensor:
+def _integers(indices: Any) -> Tensor:
     if not isinstance(indices, Tensor):
         indices = torch.as_tensor(indices, device="cpu")
     index = indices.detach().cpu()
@@ -167,11 +168,13 @@ def _check_indices(indices: Any, n: int) -> Tensor:
             f"the indices of fixed have shape {tuple(index.shape)} and dtype {index.dtype}; expected "
             "one-dimensional integers (for a mask: mask.nonzero().squeeze(1))"
         )
-    index = index.to(torch.int64)
+    return index.to(torch.int64)
+
+
+def _check_range(index: Tensor, n: int) -> None:
     outside = index[(index < 0) | (index >= n)]
     if len(outside):
         raise ValueError(f"fixed has index {int(outside[0])}, out of range for {n} unknowns")
     counts = torch.bincount(index, minlength=n)
     if len(index) and int(counts.max()) > 1:
         raise ValueError(f"fixed repeats index {int(counts.argmax())}; give each unknown once")
-    return index

@@ -13,7 +13,7 @@ from ..info import Info
 from ..matrix import SparseMatrix
 from ..planning import Direct
 from .contract import check_method, check_system, is_vector, read_matrix
-from .factor import code_of, factorize
+from .factor import code_of, make_factor
 from .fixed import read_fixed
 from .system import solve_system
 
@@ -150,7 +150,7 @@ def solve_ex(
     >>> int(info) > 0, x
     (True, tensor([nan, nan]))
     """
-    check_method(assume, method)
+    how = check_method(assume, method)
     A = read_matrix(A)
     check_system(A, b)
     options: dict[str, Any] = {"adjoint": adjoint, "transpose": transpose}
@@ -158,7 +158,7 @@ def solve_ex(
         return _solve_items(A, b, assume, method, {**options, "fixed": fixed})
     details = None
     try:
-        F = factorize(A, assume=assume, method=method, fixed=fixed, _reuse=True)
+        F = make_factor(A, how, fixed, reuse=True)
         x = F.solve(b, **options)
         code, details = 0, F.info
     except (torch.linalg.LinAlgError, NonFiniteError) as error:

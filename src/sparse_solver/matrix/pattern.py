@@ -182,6 +182,11 @@ class Pattern:
         return self._transposition[1]
 
     @cached_property
+    def transposed_slots(self) -> Slots:
+        """`transposed_order`, for gathering."""
+        return Slots(torch.from_numpy(self.transposed_order), self.nnz)
+
+    @cached_property
     def is_symmetric(self) -> bool:
         """Whether (j, i) is a position wherever (i, j) is."""
         return self.shape[0] == self.shape[1] and self.T == self

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from .pattern import Pattern
 
-__all__ = ["multiply", "outer_numbers", "sampled_outer", "scatter_rows"]
+__all__ = ["multiply", "outer_numbers", "product", "sampled_outer"]
 
 _AT_ONCE = 1 << 22  # numbers held by one temporary of `outer_numbers`
 
@@ -22,14 +22,16 @@ def multiply(pattern: Pattern, values: Tensor, x: Tensor) -> Tensor:
             f"A has shape {(*values.shape[:-1], n, m)} and x {tuple(x.shape)}; expected x of shape "
             f"({m},) or (..., {m}, k)"
         )
+    return product(values, x, rows, cols, n, vector=vector)
+
+
+def product(values: Tensor, x: Tensor, rows: Tensor, cols: Tensor, n: int, *, vector: bool) -> Tensor:
+    """A x with n rows, for x (*B, m) if `vector` else (*B, m, k); A^T x with rows and cols changed."""
     if vector:
-        return scatter_rows((values * x.index_select(-1, cols))[..., None], rows, n).squeeze(-1)
-    return scatter_rows(values[..., None] * x.index_select(-2, cols), rows, n)
-
-
-def scatter_rows(t: Tensor, rows: Tensor, n: int) -> Tensor:
-    """Sum the entries of t (*B, nnz, k) by row: (*B, n, k)."""
-    return t.new_zeros((*t.shape[:-2], n, t.shape[-1])).index_add(-2, rows, t)
+        x = x.unsqueeze(-1)
+    terms = values[..., None] * x.index_select(-2, cols)
+    y = terms.new_zeros((*terms.shape[:-2], n, terms.shape[-1])).index_add(-2, rows, terms)
+    return y.squeeze(-1) if vector else y
 
 
 def sampled_outer(y: Tensor, x: Tensor, rows: Tensor, cols: Tensor, *, vector: bool) -> Tensor:

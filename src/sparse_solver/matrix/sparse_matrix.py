@@ -86,8 +86,7 @@ class SparseMatrix:
         if self._values is not None:
             return self._values
         assert self._base is not None  # a view: read anew each time, for the base may be edited
-        P = self._base.pattern
-        values = gather(self._base.values, Slots(torch.from_numpy(P.transposed_order), P.nnz))
+        values = gather(self._base.values, self._base.pattern.transposed_slots)
         return values.conj() if self._conjugate else values
 
     @property

@@ -164,14 +164,15 @@ def null_unknown(eq: Equations) -> int | None:
     # The shift is random in size so that no eigenvalue of a structured matrix can meet it.
     shift = 1e-9 * np.random.default_rng(1).uniform(1, 2, eq.n)
     try:
-        lu = splu((A.conj().T @ A + scipy.sparse.diags_array(shift)).tocsc())
+        lu = splu((A + scipy.sparse.diags_array(shift)).tocsc())
     except RuntimeError:
         return None
     v = random_vector(eq.n).astype(wide)
-    for _ in range(3):
-        v = lu.solve(v)
-        v /= np.abs(v).max()
-    # |A v| beside |v|: near zero for a null vector; the normal equations halve the digits.
-    if float(np.abs(A @ v).max()) > 1e-6:
-        return None
+    with np.errstate(all="ignore"):
+        for _ in range(3):  # inverse iteration for the smallest singular value
+            v = lu.solve(lu.solve(v, "H"))
+            v /= np.abs(v).max()
+        # |A v| beside |v|: near zero for a null vector, up to the shift.
+        if not float(np.abs(A @ v).max()) < 1e-6:
+            return None
     return int(np.argmax(np.abs(v)))

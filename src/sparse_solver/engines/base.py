@@ -64,6 +64,20 @@ class Numeric(ABC):
     def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
         """Solve A x = b, or A^T x = b, for contiguous b of shape (n,) or (n, k), this dtype."""
 
+    def slogdet(self) -> tuple[complex, float]:
+        """(sign, log|det A|), the sign of absolute value one; `Declined` where not offered."""
+        raise Declined(f"{type(self).__name__} gives no determinant")
+
+    def selected_inverse(self) -> np.ndarray:
+        """(A^-1)_ij at the pattern's nonzeros (i, j), shape (nnz,); `Declined` where not offered."""
+        raise Declined(f"{type(self).__name__} gives no selected inverse")
+
+    def half_solve(self, b: np.ndarray, adjoint: bool = False) -> np.ndarray:
+        """W b, or W^H b if `adjoint`, where A^-1 = W^H W (W = L^-1 P for A = P^T L L^H P); b of shape
+        (n,) or (n, k). `Declined` where not offered: only definite matrices have it.
+        """
+        raise Declined(f"{type(self).__name__} gives no half solves")
+
 
 class Engine(ABC):
     """An adapter around one numeric library.

@@ -1,0 +1,159 @@
+"""The symbolic factorisation, put together: ordering, tree, fronts, tasks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from . import schedule, solve, supernodes, tree
+from .blocks import block_width
+from .factor import Fronts
+
+__all__ = ["Analysis", "analyse"]
+
+_INT32 = 2**31
+_Graph = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """Everything about a structure that the numeric phases need.
+
+    Attributes
+    ----------
+    order : (n,) int64
+        The unknown eliminated k-th.
+    fronts : Fronts
+    kept, lane : int
+        Numbers in the arena: kept to the end, and on each thread's stacks.
+    factor_tasks, forward_tasks, backward_tasks : (what, before, begin, after)
+    extended : int
+        Rows of right-hand sides, those included that subtrees keep for rows above them.
+    nnz_factor, flops
+    """
+
+    order: np.ndarray
+    fronts: Fronts
+    kept: int
+    lane: int
+    factor_tasks: _Graph
+    forward_tasks: _Graph
+    backward_tasks: _Graph
+    extended: int
+    nnz_factor: int
+    flops: float
+
+    @cached_property
+    def tallest(self) -> int:
+        """Rows of the largest front."""
+        return int((np.diff(self.fronts.column) + np.diff(self.fronts.start)).max(initial=0))
+
+    @cached_property
+    def widest(self) -> int:
+        """Columns of the widest block of a front above the subtrees."""
+        return int(self.fronts.block[self.fronts.bounds[-1] :].max(initial=0))
+
+    @cached_property
+    def diagonal(self) -> np.ndarray:
+        """Where the diagonal of L is in the panels, (n,)."""
+        F = self.fronts
+        s = np.repeat(np.arange(len(F.up)), np.diff(F.column))
+        m, b = (np.diff(F.column) + np.diff(F.start))[s], F.block[s]
+        j = np.arange(len(s)) - F.column[s]
+        k = j // b
+        return F.panel[s] + b * (k * m - b * (k * (k - 1) // 2)) + (j - k * b) * (m - k * b + 1)
+
+    @property
+    def size(self) -> int:
+        """Numbers stored in the panels."""
+        return int(self.fronts.panel[-1])
+
+
+def _pointers(counts: np.ndarray) -> np.ndarray:
+    out = np.zeros(len(counts) + 1, np.int64)
+    np.cumsum(counts, out=out[1:])
+    return out
+
+
+def analyse(indptr: np.ndarray, indices: np.ndarray, order: np.ndarray) -> Analysis:
+    """Plan the factorisation of a symmetric structure.
+
+    Parameters
+    ----------
+    indptr, indices : CSR of both triangles, diagonal included
+    order : (n,) int64
+        A fill-reducing ordering; refined here to one in which the columns of a front are neighbours.
+    """
+    n = len(order)
+
+    def ints(*shape: int) -> np.ndarray:
+        return np.empty(shape, np.int64)
+
+    def places(order: np.ndarray) -> np.ndarray:
+        out = ints(n)
+        out[order] = np.arange(n)
+        return out
+
+    parent, work, count = ints(n), ints(4, n), ints(n)
+    tree.elimination_tree(indptr, indices, order, places(order), parent, work[0])
+    post = ints(n)
+    tree.postorder(parent, work[0], work[1], work[2], post)
+    order, inverse = order[post], places(post)
+    up = parent[post]
+    parent = np.where(up >= 0, inverse[up], -1)
+    tree.column_counts(indptr, indices, order, places(order), parent, work, count)
+
+    node, into, width, below, up = ints(n), ints(n), ints(n), ints(n), ints(n)
+    fronts = supernodes.amalgamate(parent, count, node, into, width, below, up, work[0], work[1])
+    width, below, up = width[:fronts], below[:fronts], up[:fronts]
+    sequence, bounds, flops = schedule.divide(width, below, up)
+    rank = ints(fronts)
+    rank[sequence] = np.arange(fronts)
+    width, below, up = width[sequence], below[sequence], up[sequence]
+    up = np.where(up >= 0, rank[up], -1)
+    node = rank[node]
+    by_node = np.argsort(node, kind="stable")
+    order, node = order[by_node], node[by_node]
+    place = places(order)
+
+    column, start = _pointers(width), _pointers(below)
+    rows, relative = np.empty(start[-1], np.int32), np.empty(start[-1], np.int32)
+    supernodes.front_rows(indptr, indices, order, place, node, up, start, rows, work[0], work[1])
+    supernodes.relative_rows(column, up, start, rows, relative)
+    reach = np.empty(start[-1], np.int32)
+    extended = supernodes.outside(column, up, bounds[-1], start, rows, work[0], reach)
+    m = width + below
+    block = np.maximum(width, 1)
+    block[bounds[-1] :] = [block_width(rows) for rows in m[bounds[-1] :].tolist()]
+    panel = _pointers(_stored(width, block, m))
+    begin, small = ints(fronts + 1), bool((np.diff(panel) < _INT32).all())
+    source, target = ints(len(indices)), np.empty(len(indices), np.int32 if small else np.int64)
+    scatter = column, start, rows, block, work[0], begin, source, target
+    lower = supernodes.entries(indptr, indices, order, place, *scatter)
+    offset = ints(fronts)
+    lane = schedule.stacks(bounds, up, below, offset, work[0], work[1])
+    tasks, kept = schedule.factor_tasks(sequence, bounds, width, below, up, offset, int(panel[-1]))
+    child = np.flatnonzero(up >= 0)
+    child_begin = _pointers(np.bincount(up[child], minlength=fronts))
+    child = child[np.argsort(up[child], kind="stable")]
+    maps = begin, source[:lower].copy(), target[:lower].copy()
+    return Analysis(
+        order,
+        Fronts(column, start, rows, relative, reach, up, child_begin, child, panel, block, *maps, bounds, offset),
+        kept,
+        int(lane),
+        tasks.arrays(),
+        solve.forward_tasks(bounds, width, below, block).arrays(),
+        solve.backward_tasks(bounds, width, below, block).arrays(),
+        int(extended),
+        int((width * (width + 1) // 2 + width * below).sum()),
+        flops,
+    )
+
+
+def _stored(w: np.ndarray, b: np.ndarray, m: np.ndarray) -> np.ndarray:
+    """`blocks.stored` for arrays."""
+    j = w // b
+    return b * (j * m - b * (j * (j - 1) // 2)) + (w - j * b) * (m - j * b)

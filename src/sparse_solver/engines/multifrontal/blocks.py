@@ -1,0 +1,38 @@
+"""How a dense lower triangle or trapezoid is stored: by block columns, without what lies above them.
+
+Column block J of width b starts at its own diagonal row: of a matrix with m rows it has m - J b rows,
+one contiguous column after the other. Fronts inside a subtree have one block.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from .dense import INNER, OPTIONS
+
+__all__ = ["block_start", "block_width", "stored", "update_width"]
+
+
+@njit(**INNER)
+def block_start(j, b, m):  # type: ignore[no-untyped-def]
+    """Where block column j begins."""
+    return b * (j * m - b * (j * (j - 1) // 2))
+
+
+@njit(**OPTIONS)
+def stored(w, b, m):  # type: ignore[no-untyped-def]
+    """Numbers stored for w columns of m rows in blocks of b."""
+    j = w // b
+    return block_start(j, b, m) + (w - j * b) * (m - j * b)
+
+
+@njit(**OPTIONS)
+def block_width(m):  # type: ignore[no-untyped-def]
+    """Columns of a block in the panel of a front of m rows that several threads share."""
+    return 64 if m < 400 else 128 if m < 3000 else 256
+
+
+@njit(**OPTIONS)
+def update_width(r):  # type: ignore[no-untyped-def]
+    """Columns of a block in an update matrix of r rows."""
+    return max(r, 1) if r <= 320 else 160

@@ -1,0 +1,203 @@
+"""From columns to fronts: supernodes, which rows they have, and where every number goes.
+
+References
+----------
+C. Ashcraft and R. Grimes, The influence of relaxed supernode partitions on the multifrontal method,
+ACM Trans. Math. Softw. 15 (1989). J. W. H. Liu, The multifrontal method for sparse matrix solution,
+SIAM Review 34 (1992). T. A. Davis, Direct Methods for Sparse Linear Systems (2006), chapter 4.
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from .blocks import block_start
+from .dense import OPTIONS
+
+__all__ = ["amalgamate", "entries", "front_rows", "outside", "relative_rows"]
+
+
+@njit(**OPTIONS)
+def amalgamate(parent, count, node, into, width, below, up, first, following):  # type: ignore[no-untyped-def]
+    """Join columns of equal structure, then children with parents where few zeros are stored.
+
+    Parameters
+    ----------
+    parent, count : of the postordered columns
+    node : int array (n), filled
+        The supernode of each column, numbered from the leaves up.
+    into, width, below, up, first, following : int arrays (n), filled or used
+        Columns and rows below of each supernode, and its parent.
+
+    Returns
+    -------
+    int
+        The number of supernodes.
+    """
+    n = len(parent)
+    s = -1
+    for j in range(n):
+        if j == 0 or parent[j - 1] != j or count[j - 1] != count[j] + 1:
+            s += 1
+            width[s] = 0
+        node[j] = s
+        width[s] += 1
+        below[s] = count[j] - 1
+    total = s + 1
+    for s in range(total):
+        first[s] = -1
+        into[s] = s
+        up[s] = -1
+    for j in range(n):
+        if parent[j] >= 0 and node[parent[j]] != node[j]:
+            up[node[j]] = node[parent[j]]
+    for s in range(total - 1):
+        if up[s] >= 0:
+            following[s] = first[up[s]]  # the last child comes first
+            first[up[s]] = s
+    zeros = count  # not needed any more; its head serves as the number of zeros stored
+    for s in range(total):
+        zeros[s] = 0
+    for s in range(total):
+        c = first[s]
+        while c >= 0:
+            w = width[c] + width[s]
+            m = w + below[s]
+            z = zeros[c] + zeros[s] + width[c] * (width[s] + below[s] - below[c])
+            size = w * m - w * (w - 1) // 2
+            if w <= 16:
+                share = 0.5
+            elif w <= 48:
+                share = 0.2
+            else:
+                share = 0.05
+            if w <= 4 or z <= share * size:
+                into[c] = s
+                width[s] = w
+                zeros[s] = z
+            c = following[c]
+    # Number the survivors; those joined follow their parent's fate, which is known from the top down.
+    kept = 0
+    for s in range(total):
+        if into[s] == s:
+            first[s] = kept
+            kept += 1
+    for s in range(total - 1, -1, -1):
+        if into[s] != s:
+            into[s] = into[into[s]]
+    for s in range(total):
+        if into[s] == s:
+            t = first[s]
+            width[t], below[t] = width[s], below[s]
+            following[t] = -1 if up[s] < 0 else first[into[up[s]]]
+    for t in range(kept):
+        up[t] = following[t]
+    for j in range(n):
+        node[j] = first[into[node[j]]]
+    return kept
+
+
+@njit(**OPTIONS)
+def front_rows(indptr, indices, order, place, node, up, start, rows, filled, mark):  # type: ignore[no-untyped-def]
+    """The rows below each supernode's own, ascending: rows[start[s]:start[s + 1]].
+
+    Row i belongs to every supernode on the paths from its nonzeros up to its own.
+    """
+    for s in range(len(up)):
+        filled[s] = start[s]
+        mark[s] = -1
+    for i in range(len(order)):
+        own = node[i]
+        mark[own] = i
+        old = order[i]
+        for p in range(indptr[old], indptr[old + 1]):
+            j = place[indices[p]]
+            if j >= i:
+                continue
+            s = node[j]
+            while mark[s] != i:
+                mark[s] = i
+                rows[filled[s]] = i
+                filled[s] += 1
+                s = up[s]
+
+
+@njit(**OPTIONS)
+def relative_rows(column, up, start, rows, relative):  # type: ignore[no-untyped-def]
+    """Where each row of a front is in its parent's front."""
+    for s in range(len(up)):
+        p = up[s]
+        if p < 0:
+            continue
+        c0, c1 = column[p], column[p + 1]
+        q = start[p]
+        for t in range(start[s], start[s + 1]):
+            i = rows[t]
+            if i < c1:
+                relative[t] = i - c0
+            else:
+                while rows[q] < i:
+                    q += 1
+                relative[t] = c1 - c0 + q - start[p]
+
+
+@njit(**OPTIONS)
+def entries(indptr, indices, order, place, column, start, rows, block, position, begin, source, target):  # type: ignore[no-untyped-def]
+    """Which of A's nonzeros go where in each panel: the lower triangle in the order of elimination.
+
+    source[begin[s]:begin[s + 1]] are places in A's nonzeros, target those in the panel, by columns.
+    By symmetry it is row j of A that lists column j: the factorisation conjugates what it takes.
+    """
+    count = 0
+    for s in range(len(column) - 1):
+        begin[s] = count
+        c0, c1, b = column[s], column[s + 1], block[s]
+        m = c1 - c0 + start[s + 1] - start[s]
+        for j in range(c0, c1):
+            position[j] = j - c0
+        for t in range(start[s], start[s + 1]):
+            position[rows[t]] = c1 - c0 + t - start[s]
+        for j in range(c0, c1):
+            k = (j - c0) // b
+            head = block_start(k, b, m) + (j - c0 - k * b) * (m - k * b) - k * b
+            old = order[j]
+            for p in range(indptr[old], indptr[old + 1]):
+                i = place[indices[p]]
+                if i >= j:
+                    source[count] = p
+                    target[count] = head + position[i]
+                    count += 1
+    begin[len(column) - 1] = count
+    return count
+
+
+@njit(**OPTIONS)
+def outside(column, up, top, start, rows, root, reach):  # type: ignore[no-untyped-def]
+    """reach: rows, but those above all subtrees replaced by places from n on, one for each row that a
+    subtree's root has there. Returns n and the number of these places.
+    """
+    extra = column[len(up)]
+    for s in range(top - 1, -1, -1):
+        root[s] = s if up[s] < 0 or up[s] >= top else root[up[s]]
+    first = column[top]
+    for s in range(top):
+        if up[s] >= top:  # known before its descendants are visited below
+            for t in range(start[s], start[s + 1]):
+                reach[t] = extra
+                extra += 1
+    for s in range(len(up)):
+        if s >= top:
+            for t in range(start[s], start[s + 1]):
+                reach[t] = rows[t]
+            continue
+        if up[s] >= top:
+            continue
+        q = start[root[s]]
+        for t in range(start[s], start[s + 1]):
+            if rows[t] < first:
+                reach[t] = rows[t]
+            else:
+                while rows[q] < rows[t]:
+                    q += 1
+                reach[t] = reach[q]
+    return extra

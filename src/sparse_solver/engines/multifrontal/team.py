@@ -1,0 +1,101 @@
+"""A team of threads for a run, and scratch memory that outlives it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from threading import Lock
+from typing import Any
+
+import numpy as np
+
+from .blas import one_thread
+from .run import ABORT, BAD, STATE, TAIL
+
+__all__ = ["Scratch", "run"]
+
+_NEVER = np.iinfo(np.int64).max
+_LONG = 1e8  # flops from which the calling thread only waits, so that Ctrl-C is heard
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+_lock = Lock()
+
+
+def _pool(size: int) -> ThreadPoolExecutor:
+    """Threads kept for good; those of a parent process do not exist in a forked child."""
+    key = os.getpid(), size
+    with _lock:
+        pool = _pools.get(key)
+        if pool is None:
+            pool = _pools[key] = ThreadPoolExecutor(size, "sparse_solver")
+        return pool
+
+
+if hasattr(os, "register_at_fork"):
+    # Held by another thread at the moment of a fork, it would stay locked in the child.
+    def _new_lock() -> None:
+        global _lock
+        _lock = Lock()
+
+    os.register_at_fork(after_in_child=_new_lock)
+
+
+Graph = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def run(graph: Graph, work: Callable[..., None], threads: int, flops: float) -> int | None:
+    """Run a graph of tasks: ``work(lane, before, state)`` on each of `threads`.
+
+    Returns the first column whose pivot failed, or None.
+    """
+    what, before, _, _ = graph
+    state = np.full(STATE + len(what), -1, np.int64)
+    state[:STATE] = 0
+    state[BAD] = _NEVER
+    ready = np.flatnonzero(before == 0)
+    state[STATE : STATE + len(ready)] = ready
+    state[TAIL] = len(ready)
+    before = before.copy()
+    with one_thread():
+        if flops >= _LONG:
+            _wait([_pool(threads).submit(work, lane, before, state) for lane in range(threads)], state)
+        elif threads > 1:
+            others = [_pool(threads).submit(work, lane, before, state) for lane in range(1, threads)]
+            work(0, before, state)
+            _wait(others, state)
+        else:
+            work(0, before, state)
+    return None if state[BAD] == _NEVER else int(state[BAD])
+
+
+def _wait(futures: list[Any], state: np.ndarray) -> None:
+    try:
+        wait(futures)
+    except BaseException:  # Ctrl-C: nobody may work on memory that is let go of
+        state[ABORT] = 1
+        wait(futures)
+        raise
+    for future in futures:
+        future.result()
+
+
+class Scratch:
+    """Work arrays, lent to one user at a time and kept for the next."""
+
+    def __init__(self) -> None:
+        self._kept: dict[Any, list[np.ndarray]] = {}
+
+    def take(self, name: str, size: int, dtype: np.dtype) -> np.ndarray:
+        """An array of at least `size` numbers, of any content."""
+        kept = self._kept.setdefault((name, dtype), [])
+        try:
+            array = kept.pop()  # one step, so that two threads never get the same
+        except IndexError:
+            return np.empty(size, dtype)
+        return array if len(array) >= size else np.empty(size, dtype)
+
+    def give(self, name: str, array: np.ndarray) -> None:
+        """Back for the next user; one array of each kind is kept."""
+        kept = self._kept.setdefault((name, array.dtype), [])
+        if not kept:
+            kept.append(array)

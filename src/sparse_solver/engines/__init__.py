@@ -1,9 +1,12 @@
 """Engines: one small adapter per numeric library. `REGISTRY` is the list of all, best first."""
 
 from .base import Declined, Engine, Numeric, Symbolic
+from .multifrontal import Multifrontal
+from .multifrontal.ready import state as compiled
+from .multifrontal.ready import warm_up
 from .rslab import Rslab
 from .superlu import SuperLU
 
-__all__ = ["REGISTRY", "Declined", "Engine", "Numeric", "Symbolic"]
+__all__ = ["REGISTRY", "Declined", "Engine", "Numeric", "Symbolic", "compiled", "warm_up"]
 
-REGISTRY: dict[str, Engine] = {engine.name: engine for engine in (Rslab(), SuperLU())}
+REGISTRY: dict[str, Engine] = {engine.name: engine for engine in (Multifrontal(), Rslab(), SuperLU())}

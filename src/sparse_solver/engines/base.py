@@ -19,7 +19,14 @@ __all__ = ["Declined", "Engine", "Numeric", "Symbolic"]
 
 
 class Declined(Exception):
-    """The engine could not factor these values; its own words are the message."""
+    """The engine could not factor these values; its own words are the message.
+
+    `index` is the unknown at which it gave up, in the user's numbering, where it can tell.
+    """
+
+    def __init__(self, message: str, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,12 +97,15 @@ class Engine(ABC):
     dtypes : tuple of str
         NumPy names of the element types it factors.
     devices : tuple of str
+    looks_at_values : bool
+        Whether another analysis, on other values, may make a difference.
     """
 
     name: ClassVar[str]
     paths: ClassVar[dict[str, str]]
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "complex64", "complex128")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    looks_at_values: ClassVar[bool] = True
 
     def why_not(self) -> str | None:
         """None if the library can be used here, else the reason why not."""

@@ -148,7 +148,7 @@ class Plan:
         self.pattern, self._how = pattern, how
         self._fixed = None if fixed is None else read_fixed(pattern, fixed)
         inner = pattern if self._fixed is None else self._fixed[0].pattern
-        self._planner = planner_for(inner, how)
+        self._planner = planner_for(inner, how, promised=True)
 
     @property
     def assume(self) -> str:

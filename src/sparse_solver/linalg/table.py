@@ -25,9 +25,9 @@ class EngineTable(tuple[EngineEntry, ...]):
     """The engines in order of preference; prints as a table."""
 
     def __repr__(self) -> str:
-        lines = [f"{'engine':<10}{'available':<11}{'devices':<9}paths"]
+        lines = [f"{'engine':<14}{'available':<11}{'devices':<9}paths"]
         for e in self:
-            lines.append(f"{e.name:<10}{'yes' if e.available else 'no':<11}{','.join(e.devices):<9}")
+            lines.append(f"{e.name:<14}{'yes' if e.available else 'no':<11}{','.join(e.devices):<9}")
             lines[-1] += e.why_not or "; ".join(f"{k}: {v}" for k, v in e.paths.items())
         return "\n".join(lines)
 
@@ -39,7 +39,7 @@ def engines() -> EngineTable:
     --------
     >>> import sparse_solver as ss
     >>> [e.name for e in ss.engines()]
-    ['rslab', 'superlu']
+    ['multifrontal', 'rslab', 'superlu']
     """
     return EngineTable(
         EngineEntry(name, e.why_not() is None, e.why_not(), e.dtypes, e.devices, dict(e.paths))

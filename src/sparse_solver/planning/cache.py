@@ -76,9 +76,9 @@ def _slot(pattern: Pattern, how: str, dtype: np.dtype) -> _Slot:
     return slot
 
 
-def planner_for(pattern: Pattern, how: str) -> Planner:
-    """A planner of the caller's own."""
-    return Planner(pattern, *decode(how))
+def planner_for(pattern: Pattern, how: str, promised: bool = False) -> Planner:
+    """A planner of the caller's own; `promised` if matrices on this pattern will come again."""
+    return Planner(pattern, *decode(how), promised)
 
 
 def obtain(pattern: Pattern, how: str, values: np.ndarray) -> Factored:

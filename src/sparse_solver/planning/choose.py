@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..engines import REGISTRY
 
-__all__ = ["Choice", "Work", "choices", "is_for_klu", "is_small"]
+__all__ = ["Choice", "Future", "Work", "choices", "is_for_klu", "is_small"]
 
 _SMALL = 60  # unknowns up to which KLU's low overhead wins whatever the structure
 _MODEST = 5000  # up to here KLU's analysis, the cheapest, is asked first
@@ -33,6 +33,33 @@ class Work:
     nnz_factor: int
 
 
+# The own Cholesky: flops per unknown up to which a pattern must come back so many times before its
+# dearer analysis pays, and flops that must be at stake before its code is loaded or compiled for it.
+_RETURNS = ((3e4, 5), (2e5, 2), (float("inf"), 1))
+_AT_STAKE = {"loaded": 2e6, "cached": 5e9}
+_COLD = 3e11  # of work already done: what the other engines take as long for as the compiler does
+_PROMISE = 20  # factorisations that an explicit plan stands for
+
+
+@dataclass(frozen=True)
+class Future:
+    """What is known of the factorisations on a pattern.
+
+    Attributes
+    ----------
+    uses : int
+        Factorisations so far.
+    promised : bool
+        Whether the user made a plan, and so will come back.
+    compiled : {"loaded", "cached", "cold"}
+        The own kernels, for this element type.
+    """
+
+    uses: int = 0
+    promised: bool = False
+    compiled: str = "cold"
+
+
 def is_small(n: int) -> bool:
     """Whether overhead counts more than arithmetic, so that structure does not matter."""
     return n <= _SMALL
@@ -44,7 +71,13 @@ def is_for_klu(work: Work) -> bool:
 
 
 def choices(
-    n: int, nnz: int, kind: str, dtype: str, engine: str = "auto", work: Work | None = None
+    n: int,
+    nnz: int,
+    kind: str,
+    dtype: str,
+    engine: str = "auto",
+    work: Work | None = None,
+    future: Future | None = None,
 ) -> tuple[Choice, ...]:
     """Candidates in the order to try them; all but the first are for when it fails.
 
@@ -59,6 +92,8 @@ def choices(
         "auto", or the one engine allowed.
     work : Work, optional
         What the analysis of the first candidate predicted, once it is known.
+    future : Future, optional
+        How often the pattern came and will come; by default a single call.
 
     Notes
     -----
@@ -67,11 +102,16 @@ def choices(
     dense kernels.
     """
     found: list[Choice] = []
+    future = future or Future()
     usable = [
         name
         for name, e in REGISTRY.items()
         if engine in ("auto", name) and e.why_not() is None and dtype in e.dtypes
     ]
+    if "multifrontal" in usable and _may_be_definite(kind, dtype):
+        why = _cholesky(n, work, future) if engine == "auto" else "engine='multifrontal' was asked for"
+        if why:
+            found.append(Choice("multifrontal", "cholesky", why))
     if "rslab" in usable:
         found += _rslab(n, nnz, kind, dtype.startswith("complex"), work)
     if "superlu" in usable:
@@ -80,6 +120,31 @@ def choices(
             found.append(Choice("superlu", "diagonal", f"{why}; definite, so diagonal pivots"))
         found.append(Choice("superlu", "lu", why))
     return tuple(found)
+
+
+def _may_be_definite(kind: str, dtype: str) -> bool:
+    """Whether A = A^H, as far as the kind tells."""
+    return kind in ("spd", "hermitian") or (kind == "symmetric" and not dtype.startswith("complex"))
+
+
+def _cholesky(n: int, work: Work | None, future: Future) -> str | None:
+    """Why the own Cholesky should factor from now on, or None."""
+    if work is None or is_for_klu(work):
+        return None
+    each = f"{work.flops:.1e} flops each"
+    if future.compiled == "cold":
+        if future.uses * work.flops < _COLD:
+            return None
+        return (
+            f"{future.uses} factorisations of {each} so far, as long as compiling takes: own Cholesky"
+        )
+    wanted = next(times for flops, times in _RETURNS if work.flops <= flops * n)
+    expected = max(future.uses + 1, _PROMISE if future.promised else 0)
+    if expected < wanted or expected * work.flops < _AT_STAKE[future.compiled]:
+        return None
+    if future.promised:
+        return f"a plan promises reuse, {each}: own Cholesky"
+    return f"factorisation {future.uses + 1} on this pattern, {each}: own Cholesky"
 
 
 def _rslab(n: int, nnz: int, kind: str, complex_: bool, work: Work | None) -> list[Choice]:

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from ..engines import REGISTRY, Declined, Numeric, Symbolic
+from ..engines import REGISTRY, Declined, Numeric, Symbolic, compiled, warm_up
 from ..errors import InaccurateSolveError, NotPositiveDefiniteError, SingularMatrixError
 from ..info import Info
 from ..matrix import Pattern
-from .choose import Choice, Work, choices, is_for_klu, is_small
+from .choose import Choice, Future, Work, choices, is_for_klu, is_small
 from .conditioning import inverse_norm, is_dominant, null_unknown, probe, random_vector
 from .definite import first_bad_minor
 from .equations import NORMWISE, Equations
@@ -23,6 +23,8 @@ from .symmetry import classify
 __all__ = ["Attempt", "Planner", "Spare"]
 
 log = logging.getLogger("sparse_solver")
+
+_BISECTED = 20_000  # unknowns up to which the first indefinite leading block is looked for
 
 
 class Attempt:
@@ -66,12 +68,17 @@ class Planner:
         Square.
     assume : str
     method : Direct
+    promised : bool
+        Whether matrices on this pattern will come again, as an explicit plan says.
     """
 
-    def __init__(self, pattern: Pattern, assume: str, method: Direct) -> None:
-        self.pattern, self.assume, self.method = pattern, assume, method
+    def __init__(self, pattern: Pattern, assume: str, method: Direct, promised: bool = False) -> None:
+        self.pattern, self.assume, self.method, self.promised = pattern, assume, method, promised
         self._symbolics: dict[tuple[str, str], Symbolic] = {}
         self._orders: dict[tuple[str, np.dtype], tuple[Choice, ...]] = {}
+        self._works: dict[tuple[str, np.dtype], Work] = {}  # where the choice may yet change
+        self._uses = 0
+        self._misses, self._patience = 0, 0  # of Cholesky, on matrices that were not definite
         self._random: np.ndarray | None = None
         self._sound = False
         self._kind_matters = not is_small(pattern.shape[0])
@@ -84,32 +91,63 @@ class Planner:
     # ---- analysis ----
 
     def order(self, kind: str, values: np.ndarray) -> tuple[Choice, ...]:
-        """Candidates for this kind of matrix, decided once per kind and dtype."""
+        """Candidates for this kind of matrix, decided once per kind and dtype, and again while reuse
+        may speak for another engine.
+        """
         key = kind, values.dtype
         found = self._orders.get(key)
         if found is None:
-            if not self._sound:
-                check_structure(self.pattern)
-                self._sound = True
-            facts = self.pattern.shape[0], self.pattern.nnz, kind, values.dtype.name
-            found = choices(*facts, self.method.engine)
-            if not found:
-                why = {name: e.why_not() for name, e in REGISTRY.items()}
-                raise RuntimeError(
-                    f"no engine can factor {values.dtype.name} here "
-                    f"(engine={self.method.engine!r}): {why}"
-                )
-            try:
-                first = self.symbolic(found[0], values)
-                if first.flops is not None and first.nnz_factor:
-                    work = Work(first.path, first.flops, first.nnz_factor)
-                    found = choices(*facts, self.method.engine, work)
-                    self._kind_matters = not (is_for_klu(work) and found[0].path == "klu")
-            except Declined:
-                pass  # the next candidate will be asked when it is its turn
-            self._orders[key] = found
+            found = self._orders[key] = self._first_order(kind, values)
             log.debug("%s, %s: %s", self.pattern, kind, found[0])
+        elif key in self._works:
+            found = self._reconsidered(key, found)
         return found
+
+    def _choices(self, kind: str, dtype: np.dtype, work: Work | None = None) -> tuple[Choice, ...]:
+        shape = self.pattern.shape[0], self.pattern.nnz, kind, dtype.name, self.method.engine
+        future = None
+        if work is not None and self.method.engine == "auto":
+            future = Future(self._uses, self.promised, compiled(dtype.name))
+        return choices(*shape, work, future)
+
+    def _first_order(self, kind: str, values: np.ndarray) -> tuple[Choice, ...]:
+        if not self._sound:
+            check_structure(self.pattern)
+            self._sound = True
+        found = self._choices(kind, values.dtype)
+        if not found:
+            self._refuse(kind, values.dtype)
+        try:
+            first = self.symbolic(found[0], values)
+        except Declined:
+            return found  # the next candidate will be asked when it is its turn
+        if first.flops is None or not first.nnz_factor:
+            return found
+        work = Work(first.path, first.flops, first.nnz_factor)
+        found = self._choices(kind, values.dtype, work)
+        self._kind_matters = not (is_for_klu(work) and found[0].path == "klu")
+        if self._kind_matters and self.method.engine == "auto" and found[0].engine != "multifrontal":
+            self._works[kind, values.dtype] = work
+        return found
+
+    def _reconsidered(self, key: tuple[str, np.dtype], found: tuple[Choice, ...]) -> tuple[Choice, ...]:
+        better = self._choices(*key, self._works[key])
+        if better[0] == found[0]:
+            return found
+        log.debug("%s, %s: %s", self.pattern, key[0], better[0])
+        del self._works[key]
+        self._orders[key] = better
+        return better
+
+    def _refuse(self, kind: str, dtype: np.dtype) -> None:
+        asked = self.method.engine
+        if asked == "multifrontal" and REGISTRY[asked].why_not() is None:
+            raise ValueError(
+                f"engine='multifrontal' factors matrices with A = A^H; this one (shape "
+                f"{self.pattern.shape}, {dtype}) is {kind}. Leave the choice to method=Direct()"
+            )
+        why = {name: e.why_not() for name, e in REGISTRY.items()}
+        raise RuntimeError(f"no engine can factor {dtype.name} here (engine={asked!r}): {why}")
 
     def symbolic(self, choice: Choice, values: np.ndarray, fresh: bool = False) -> Symbolic:
         """The analysis for `choice`, kept; made anew on these values if `fresh`."""
@@ -117,6 +155,8 @@ class Planner:
         symbolic = self._symbolics.get(key)
         if symbolic is None or fresh:
             engine = REGISTRY[choice.engine]
+            if choice.engine == "multifrontal":
+                warm_up(values.dtype.name)
             symbolic = engine.analyze(self.pattern, choice.path, values, self.threads)
             self._symbolics[key] = symbolic
         return symbolic
@@ -144,7 +184,9 @@ class Planner:
         next candidates.
         """
         order = self.order(kind, eq.values)
-        remaining = [tried.choice, *(c for c in order if c != tried.choice)]
+        remaining = [c for c in order if c != tried.choice]
+        if REGISTRY[tried.choice.engine].looks_at_values:
+            remaining.insert(0, tried.choice)
         for choice in remaining:
             try:
                 yield self.attempt(choice, eq.values, fresh=True)
@@ -187,16 +229,24 @@ class Planner:
 
     def _first_that_works(self, kind: str, eq: Equations, spare: Spare | None) -> Attempt:
         reasons = []
-        for choice in self.order(kind, eq.values):
+        order = self.order(kind, eq.values)
+        self._uses += 1
+        for choice in order:
+            if choice.engine == "multifrontal" and not self._may_be_definite(kind, eq):
+                continue
             # On kept pivots, on the kept analysis, on an analysis of these very values.
             kept = [False] if spare is not None and spare.fits(choice) else []
             known = (choice.engine, choice.path) in self._symbolics
+            if not REGISTRY[choice.engine].looks_at_values:
+                kept, known = [], False
             for fresh in [*kept, False, True] if known else [False]:
                 try:
                     return self.attempt(choice, eq.values, fresh, spare)
                 except Declined as reason:
                     log.info("%s", reason)
                     reasons.append(str(reason))
+                    if choice.engine == "multifrontal":
+                        self._not_definite(kind, eq, reason)
         index = null_unknown(eq)
         if index is not None:
             raise SingularMatrixError(
@@ -206,17 +256,45 @@ class Planner:
             )
         raise InaccurateSolveError(f"no engine could factor A: {'; '.join(reasons)}")
 
+    def _may_be_definite(self, kind: str, eq: Equations) -> bool:
+        """Whether Cholesky is worth a try: not again and again on indefinite matrices."""
+        if kind == "spd" or self.method.engine == "multifrontal":
+            return True
+        if self._patience > 0:
+            self._patience -= 1
+            return False
+        at = self.pattern.diagonal
+        return self.pattern.has_full_diagonal and bool((eq.values[at].real > 0).all())
+
+    def _not_definite(self, kind: str, eq: Equations, reason: Declined) -> None:
+        """After Cholesky gave up: an error if definiteness was promised, else other engines' turn."""
+        self._misses += 1
+        self._patience = 2**self._misses
+        if kind != "spd" and self.method.engine != "multifrontal":
+            return
+        index = reason.index
+        if eq.n <= _BISECTED:
+            index = first_bad_minor(self.pattern, eq.values)
+        if index is not None:
+            raise self._indefinite(index, eq.n <= _BISECTED)
+
+    def _indefinite(self, index: int, leading: bool) -> NotPositiveDefiniteError:
+        where = (
+            f"its leading block up to unknown {index} is not"
+            if leading
+            else f"the pivot of unknown {index} is not, after others were eliminated"
+        )
+        return NotPositiveDefiniteError(
+            f"A (shape {self.pattern.shape}) is not positive definite: {where}", index=index
+        )
+
     def _check_definite(self, eq: Equations, attempt: Attempt) -> None:
         inertia = attempt.numeric.inertia
         if inertia is not None and inertia[0] == eq.n:
             return
         index = first_bad_minor(self.pattern, eq.values)
         if index is not None:
-            raise NotPositiveDefiniteError(
-                f"A (shape {self.pattern.shape}) is not positive definite: its leading block up to "
-                f"unknown {index} is not",
-                index=index,
-            )
+            raise self._indefinite(index, True)
 
     def _check_regular(self, eq: Equations, kind: str, attempt: Attempt) -> Attempt:
         if self._random is None:
@@ -292,4 +370,4 @@ class Planner:
 
     def __reduce__(self) -> tuple:
         # Engines' own objects are not picklable: the copy analyses again when first used.
-        return Planner, (self.pattern, self.assume, self.method)
+        return Planner, (self.pattern, self.assume, self.method, self.promised)

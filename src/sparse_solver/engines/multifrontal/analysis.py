@@ -7,14 +7,12 @@ from functools import cached_property
 
 import numpy as np
 
-from . import schedule, solve, supernodes, tree
+from . import schedule, selected, solve, supernodes, tree
 from .blocks import block_width
-from .factor import Fronts
+from .fronts import Fronts, address_table
+from .run import Graph
 
 __all__ = ["Analysis", "analyse"]
-
-_INT32 = 2**31
-_Graph = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,27 +21,30 @@ class Analysis:
 
     Attributes
     ----------
-    order : (n,) int64
-        The unknown eliminated k-th.
     fronts : Fronts
     kept, lane : int
         Numbers in the arena: kept to the end, and on each thread's stacks.
-    factor_tasks, forward_tasks, backward_tasks : (what, before, begin, after)
+    factor_tasks, forward_tasks, backward_tasks, inverse_tasks : Graph
     extended : int
         Rows of right-hand sides, those included that subtrees keep for rows above them.
     nnz_factor, flops
     """
 
-    order: np.ndarray
     fronts: Fronts
     kept: int
     lane: int
-    factor_tasks: _Graph
-    forward_tasks: _Graph
-    backward_tasks: _Graph
+    factor_tasks: Graph
+    forward_tasks: Graph
+    backward_tasks: Graph
+    inverse_tasks: Graph
     extended: int
     nnz_factor: int
     flops: float
+
+    @cached_property
+    def table(self) -> np.ndarray:
+        """The fronts, as compiled code reads them."""
+        return address_table(self.fronts)
 
     @cached_property
     def tallest(self) -> int:
@@ -54,6 +55,13 @@ class Analysis:
     def widest(self) -> int:
         """Columns of the widest block of a front above the subtrees."""
         return int(self.fronts.block[self.fronts.bounds[-1] :].max(initial=0))
+
+    @cached_property
+    def roomiest(self) -> int:
+        """Numbers below the diagonal block in the largest panel of a front in a subtree."""
+        F = self.fronts
+        inside = slice(0, int(F.bounds[-1]))
+        return int((np.diff(F.column) * np.diff(F.start))[inside].max(initial=0))
 
     @cached_property
     def diagonal(self) -> np.ndarray:
@@ -128,25 +136,28 @@ def analyse(indptr: np.ndarray, indices: np.ndarray, order: np.ndarray) -> Analy
     block = np.maximum(width, 1)
     block[bounds[-1] :] = [block_width(rows) for rows in m[bounds[-1] :].tolist()]
     panel = _pointers(_stored(width, block, m))
-    begin, small = ints(fronts + 1), bool((np.diff(panel) < _INT32).all())
-    source, target = ints(len(indices)), np.empty(len(indices), np.int32 if small else np.int64)
+    begin, source, target = ints(fronts + 1), ints(len(indices)), ints(len(indices))
     scatter = column, start, rows, block, work[0], begin, source, target
     lower = supernodes.entries(indptr, indices, order, place, *scatter)
     offset = ints(fronts)
     lane = schedule.stacks(bounds, up, below, offset, work[0], work[1])
-    tasks, kept = schedule.factor_tasks(sequence, bounds, width, below, up, offset, int(panel[-1]))
+    tasks, kept, reused = schedule.factor_tasks(
+        sequence, bounds, width, below, up, offset, int(panel[-1])
+    )
     child = np.flatnonzero(up >= 0)
     child_begin = _pointers(np.bincount(up[child], minlength=fronts))
     child = child[np.argsort(up[child], kind="stable")]
-    maps = begin, source[:lower].copy(), target[:lower].copy()
+    where = column, start, up, child_begin, child, panel, block, begin, source[:lower], target[:lower]
+    arrays = (*where, bounds, offset, order, rows, relative, reach)
+    fields = [np.ascontiguousarray(array) for array in arrays]
     return Analysis(
-        order,
-        Fronts(column, start, rows, relative, reach, up, child_begin, child, panel, block, *maps, bounds, offset),
+        Fronts(*fields, n, fronts, int(bounds[-1])),
         kept,
         int(lane),
         tasks.arrays(),
         solve.forward_tasks(bounds, width, below, block).arrays(),
         solve.backward_tasks(bounds, width, below, block).arrays(),
+        selected.inverse_tasks(bounds, width, below, up, block, reused).arrays(),
         int(extended),
         int((width * (width + 1) // 2 + width * below).sum()),
         flops,

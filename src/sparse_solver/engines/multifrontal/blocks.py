@@ -8,31 +8,31 @@ from __future__ import annotations
 
 from numba import njit
 
-from .dense import INNER, OPTIONS
+from .options import INNER, OUTER
 
 __all__ = ["block_start", "block_width", "stored", "update_width"]
 
 
 @njit(**INNER)
-def block_start(j, b, m):  # type: ignore[no-untyped-def]
+def block_start(j, b, m):
     """Where block column j begins."""
     return b * (j * m - b * (j * (j - 1) // 2))
 
 
-@njit(**OPTIONS)
-def stored(w, b, m):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def stored(w, b, m):
     """Numbers stored for w columns of m rows in blocks of b."""
     j = w // b
     return block_start(j, b, m) + (w - j * b) * (m - j * b)
 
 
-@njit(**OPTIONS)
-def block_width(m):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def block_width(m):
     """Columns of a block in the panel of a front of m rows that several threads share."""
     return 64 if m < 400 else 128 if m < 3000 else 256
 
 
-@njit(**OPTIONS)
-def update_width(r):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def update_width(r):
     """Columns of a block in an update matrix of r rows."""
     return max(r, 1) if r <= 320 else 160

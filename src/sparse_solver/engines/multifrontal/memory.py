@@ -10,14 +10,16 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["at", "fetch_add", "fetch_min", "load", "move", "store", "yield_to_others"]
+__all__ = [
+    "at", "fetch_add", "fetch_min", "int32_at", "int64_at", "load", "move", "store", "yield_to_others"
+]  # fmt: skip
 
 
 @intrinsic
-def at(typingctx, array, offset):  # type: ignore[no-untyped-def]
+def at(typingctx, array, offset):
     """Pointer to element `offset` of a contiguous array."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         data = context.make_array(sig.args[0])(context, builder, args[0]).data
         return builder.gep(data, [args[1]])
 
@@ -25,67 +27,73 @@ def at(typingctx, array, offset):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def move(typingctx, pointer, count):  # type: ignore[no-untyped-def]
+def move(typingctx, pointer, count):
     """`pointer` moved on by `count` elements."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.gep(args[0], [args[1]])
 
     return pointer(pointer, types.int64), codegen
 
 
-def _word(context, builder, sig, args):  # type: ignore[no-untyped-def]
-    data = context.make_array(sig.args[0])(context, builder, args[0]).data
-    return builder.gep(data, [args[1]])
+def _atomic(emit):
+    def codegen(context, builder, sig, args):
+        found = emit(builder, builder.gep(args[0], [args[1]]), *args[2:])
+        return context.get_dummy_value() if found is None else found
+
+    return codegen
 
 
 @intrinsic
-def fetch_add(typingctx, array, index, amount):  # type: ignore[no-untyped-def]
-    """Add to array[index] (int64) in one indivisible step; the value before."""
-
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        return builder.atomic_rmw("add", _word(context, builder, sig, args), args[2], "seq_cst")
-
-    return types.int64(array, types.int64, types.int64), codegen
+def fetch_add(typingctx, words, index, amount):
+    """Add to words[index] (int64) in one indivisible step; the value before."""
+    emit = _atomic(lambda builder, word, by: builder.atomic_rmw("add", word, by, "seq_cst"))
+    return types.int64(words, types.int64, types.int64), emit
 
 
 @intrinsic
-def fetch_min(typingctx, array, index, other):  # type: ignore[no-untyped-def]
-    """Make array[index] (int64) no greater than `other` in one indivisible step; the value before."""
-
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        return builder.atomic_rmw("min", _word(context, builder, sig, args), args[2], "seq_cst")
-
-    return types.int64(array, types.int64, types.int64), codegen
+def fetch_min(typingctx, words, index, other):
+    """Make words[index] (int64) no greater than `other` in one indivisible step; the value before."""
+    emit = _atomic(lambda builder, word, by: builder.atomic_rmw("min", word, by, "seq_cst"))
+    return types.int64(words, types.int64, types.int64), emit
 
 
 @intrinsic
-def load(typingctx, array, index):  # type: ignore[no-untyped-def]
-    """array[index] (int64), and whatever its writer wrote before."""
-
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        return builder.load_atomic(_word(context, builder, sig, args), "acquire", 8)
-
-    return types.int64(array, types.int64), codegen
+def load(typingctx, words, index):
+    """words[index] (int64), and whatever its writer wrote before."""
+    emit = _atomic(lambda builder, word: builder.load_atomic(word, "acquire", 8))
+    return types.int64(words, types.int64), emit
 
 
-@intrinsic
-def store(typingctx, array, index, value):  # type: ignore[no-untyped-def]
-    """array[index] = value (int64), for readers that use `load`."""
-
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
-        word = _word(context, builder, sig, args)
-        builder.store_atomic(args[2], word, "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(array, types.int64, types.int64), codegen
+def _store(builder, word, value):
+    builder.store_atomic(value, word, "release", 8)
 
 
 @intrinsic
-def yield_to_others(typingctx, address):  # type: ignore[no-untyped-def]
+def store(typingctx, words, index, value):
+    """words[index] = value (int64), for readers that use `load`."""
+    return types.void(words, types.int64, types.int64), _atomic(_store)
+
+
+def _cast(kind):
+    def cast(typingctx, address):
+        def codegen(context, builder, sig, args):
+            return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+        return types.CPointer(kind)(types.int64), codegen
+
+    cast.__doc__ = f"""The {kind} numbers at an address."""
+    return intrinsic(cast)
+
+
+int32_at, int64_at = _cast(types.int32), _cast(types.int64)
+
+
+@intrinsic
+def yield_to_others(typingctx, address):
     """Call the system's function at `address`, which takes nothing."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         kind = ir.FunctionType(ir.IntType(32), [])
         builder.call(builder.inttoptr(args[0], kind.as_pointer()), [])
         return context.get_dummy_value()

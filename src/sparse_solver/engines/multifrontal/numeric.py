@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from .analysis import Analysis
-from .blas import addresses, yield_address
 from .factor import factorize
+from .machine import machine
+from .run import Graph
+from .selected import selected_inverse
 from .solve import CHUNK, backward, forward
 from .team import Scratch, run
-from .tile import tile_rows
 
 __all__ = ["Cholesky"]
 
+_COLUMNS = 32  # right-hand sides at a time, so that a front's share stays in cache
 _ALONE = 3e5  # flops up to which starting other threads costs more than they bring
 
 
@@ -49,23 +50,20 @@ class Cholesky:
         self.analysis, self.threads, self.scratch = analysis, threads, scratch
         a, dtype = analysis, values.dtype
         self.panels = np.empty(a.size, dtype) if storage is None else storage
-        self._machine = addresses(dtype.name), tile_rows(dtype.itemsize), yield_address()
-        blas, step, yielding = self._machine
+        self._machine = machine(dtype.name)
         team = self._team(a.flops, a.factor_tasks)
         arena = scratch.take("arena", a.kept + team * a.lane, dtype)
-        what, _, begin, after = a.factor_tasks
 
-        def work(lane: int, before: np.ndarray, state: np.ndarray) -> None:
-            graph = what, before, begin, after
-            sizes = a.kept, a.lane, lane
-            factorize(a.fronts, *graph, values, self.panels, arena, *sizes, blas, step, yielding, state)
+        def work(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
+            sizes = a.kept, a.lane
+            factorize(a.table, graph, values, self.panels, arena, sizes, lane, self._machine, state)
 
         column = run(a.factor_tasks, work, team, a.flops)
         scratch.give("arena", arena)
-        self.bad = None if column is None else int(a.order[column])
+        self.bad = None if column is None else int(a.fronts.order[column])
 
-    def _team(self, flops: float, graph: tuple) -> int:
-        return 1 if flops < _ALONE else min(self.threads, max(1, len(graph[0]) // 3))
+    def _team(self, flops: float, graph: Graph) -> int:
+        return 1 if flops < _ALONE else min(self.threads, max(1, len(graph.before) // 3))
 
     def solve(self, b: np.ndarray) -> np.ndarray:
         """A^-1 b for b (n,) or (n, k)."""
@@ -76,45 +74,65 @@ class Cholesky:
         return self._substitute(b, not adjoint, adjoint)
 
     def _substitute(self, b: np.ndarray, down: bool, up: bool) -> np.ndarray:
-        a, dtype = self.analysis, self.panels.dtype
-        k = 1 if b.ndim == 1 else b.shape[1]
-        out = np.empty(b.shape, dtype)
-        if out.size == 0:
-            return out
+        out = np.empty(b.shape, self.panels.dtype)
+        stride = 1 if b.ndim == 1 else b.shape[1]
         given, result = b.reshape(-1), out.reshape(-1)
-        flops = 2.0 * a.nnz_factor * k
-        team = self._team(flops, a.forward_tasks)
-        X = self.scratch.take("X", a.extended * k, dtype)
-        height = a.tallest * k
-        flat = self.scratch.take("buffers", team * height, dtype)
-        buffers = flat[: team * height].reshape(team, height)
-        blas, step, yielding = self._machine
-        end = k, blas, step, yielding
-        if down:
-            what, _, begin, after = a.forward_tasks
+        for first in range(0, stride if out.size else 0, _COLUMNS):
+            k = min(_COLUMNS, stride - first)
+            self._columns(given[first:], result[first:], stride, k, down, up)
+        return out
 
-            def sweep(lane: int, before: np.ndarray, state: np.ndarray) -> None:
-                graph = what, before, begin, after
-                forward(a.fronts, a.order, *graph, self.panels, given, X, buffers, lane, *end, state)
+    def _columns(
+        self, b: np.ndarray, out: np.ndarray, stride: int, k: int, down: bool, up: bool
+    ) -> None:
+        """The sweeps for k columns of b, whose rows are `stride` numbers apart, as are those of out."""
+        a, dtype, scratch = self.analysis, self.panels.dtype, self.scratch
+        flops = 2.0 * a.nnz_factor * k
+        team, height = self._team(flops, a.forward_tasks), a.tallest * k
+        X = scratch.take("X", a.extended * k, dtype)
+        flat = scratch.take("buffers", team * height, dtype)
+        buffers = flat[: team * height].reshape(team, height)
+        n = a.fronts.n
+        if down:
+
+            def sweep(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
+                vectors = b, stride, X, buffers, k
+                forward(a.table, graph, self.panels, *vectors, lane, self._machine, state)
 
             run(a.forward_tasks, sweep, team, flops)
-            given = X
         if up:
-            partial = self.scratch.take("partial", a.widest * k * (a.tallest // CHUNK + 1), dtype)
-            what_, _, begin_, after_ = a.backward_tasks
-            given_ = given
+            partial = scratch.take("partial", a.widest * k * (a.tallest // CHUNK + 1), dtype)
+            given = (X, k) if down else (b, stride)
 
-            def sweep_back(lane: int, before: np.ndarray, state: np.ndarray) -> None:
-                graph = what_, before, begin_, after_
-                vectors = given_, X, result, buffers, partial
-                backward(a.fronts, a.order, *graph, self.panels, *vectors, lane, *end, state)
+            def sweep_back(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
+                vectors = *given, X, out, stride, buffers, partial, k
+                backward(a.table, graph, self.panels, *vectors, lane, self._machine, state)
 
             run(a.backward_tasks, sweep_back, team, flops)
-            self.scratch.give("partial", partial)
+            scratch.give("partial", partial)
         else:
-            result[:] = X[: out.size]
-        self.scratch.give("X", X)
-        self.scratch.give("buffers", flat)
+            as_strided(out, (n, k), (stride * out.itemsize, out.itemsize))[:] = X[: n * k].reshape(n, k)
+        scratch.give("X", X)
+        scratch.give("buffers", flat)
+
+    def selected_inverse(self, mirror: np.ndarray) -> np.ndarray:
+        """(A^-1)_ij at the structure's nonzeros (i, j), (nnz,); nonzero mirror[p] is p transposed."""
+        a, dtype, scratch = self.analysis, self.panels.dtype, self.scratch
+        team = self._team(2 * a.flops, a.inverse_tasks)
+        out = np.zeros(len(mirror), dtype)
+        Z = scratch.take("inverse", a.size, dtype)
+        arena = scratch.take("arena", a.kept + team * a.lane, dtype)
+        Y = scratch.take("Y", team * a.roomiest, dtype)
+        rows = Y[: team * a.roomiest].reshape(team, a.roomiest)
+        shared = scratch.take("shared", a.tallest * a.widest, dtype)
+
+        def work(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
+            room = Z, rows, shared, arena, (a.kept, a.lane), mirror, out
+            selected_inverse(a.table, graph, self.panels, *room, lane, self._machine, state)
+
+        run(a.inverse_tasks, work, team, 2 * a.flops)
+        for name, array in (("inverse", Z), ("arena", arena), ("Y", Y), ("shared", shared)):
+            scratch.give(name, array)
         return out
 
     def logdet(self) -> float:

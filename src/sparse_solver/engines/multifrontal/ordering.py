@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["nested_dissection"]
+from ...matrix import Pattern
+
+__all__ = ["fill_reducing"]
 
 
-def nested_dissection(indptr: np.ndarray, indices: np.ndarray) -> np.ndarray:
-    """METIS's nested dissection of a graph without loops: order[k] is the k-th to eliminate."""
+def fill_reducing(pattern: Pattern) -> np.ndarray:
+    """METIS's nested dissection: order[k] is the k-th unknown to eliminate."""
     import pymetis
 
-    graph = pymetis.CSRAdjacency(indptr, indices)
-    order, _ = pymetis.nested_dissection(graph)
+    n, rows, cols = pattern.shape[0], pattern.rows.numpy(), pattern.cols.numpy()
+    apart = rows != cols
+    neighbours = cols[apart].astype(np.int32)
+    if not len(neighbours):
+        return np.arange(n)
+    starts = np.zeros(n + 1, np.int32)
+    np.cumsum(np.bincount(rows[apart], minlength=n), out=starts[1:])
+    order, _ = pymetis.nested_dissection(pymetis.CSRAdjacency(starts, neighbours))
     return np.asarray(order, np.int64)

@@ -6,23 +6,57 @@ ticket, runs it and counts down the tasks after it. `state` is all they share.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+import numpy as np
 from numba import njit
 
-from .dense import INNER
-from .memory import fetch_add, load, store, yield_to_others
+from .calls import YIELD
+from .memory import fetch_add, int64_at, load, store, yield_to_others
+from .options import INNER
 
-__all__ = ["ABORT", "BAD", "DONE", "STATE", "draw", "finish"]
+__all__ = ["ABORT", "BAD", "DONE", "STATE", "TAIL", "Graph", "draw", "finish", "tasks_at"]
 
 HEAD, TAIL, DONE, BAD, ABORT = 0, 8, 16, 24, 32  # in `state`, a cache line apart
 STATE = 40  # its length; the queue follows
 _SPINS = 200  # before the processor is offered to others
 
 
+class Graph(NamedTuple):
+    """A directed graph of tasks."""
+
+    what: Any  # (4 t,) the kind of each and three numbers
+    before: Any  # (t,) tasks that must come before; counted down by a run
+    begin: Any  # (t + 1,) into after
+    after: Any  # tasks that wait for it
+
+
+def graph_table(graph: Graph, before: np.ndarray) -> np.ndarray:
+    """Addresses, as `tasks_at` reads them, and the number of tasks."""
+    arrays = graph.what, before, graph.begin, graph.after
+    return np.array([*(a.ctypes.data for a in arrays), len(before)], np.int64)
+
+
+class _Tasks(NamedTuple):
+    what: Any
+    before: Any
+    begin: Any
+    after: Any
+    total: int
+
+
 @njit(**INNER)
-def draw(state, tasks, yielding):  # type: ignore[no-untyped-def]
+def tasks_at(table):
+    """The graph, as pointers."""
+    what, before = int64_at(table[0]), int64_at(table[1])
+    return _Tasks(what, before, int64_at(table[2]), int64_at(table[3]), table[4])
+
+
+@njit(**INNER)
+def draw(state, tasks, machine):
     """The next task for this thread, or -1 when all are given away or the run is called off."""
     ticket = fetch_add(state, HEAD, 1)
-    if ticket >= tasks:
+    if ticket >= tasks.total:
         return -1
     spins = 0
     while True:
@@ -33,15 +67,15 @@ def draw(state, tasks, yielding):  # type: ignore[no-untyped-def]
             return -1
         spins += 1
         if spins > _SPINS:
-            yield_to_others(yielding)
+            yield_to_others(machine[YIELD])
 
 
 @njit(**INNER)
-def finish(state, task, before, begin, after):  # type: ignore[no-untyped-def]
+def finish(state, tasks, task):
     """Say that `task` is done; queue those that waited for it alone."""
-    for p in range(begin[task], begin[task + 1]):
-        other = after[p]
-        if fetch_add(before, other, -1) == 1:
+    for p in range(tasks.begin[task], tasks.begin[task + 1]):
+        other = tasks.after[p]
+        if fetch_add(tasks.before, other, -1) == 1:
             place = fetch_add(state, TAIL, 1)
             store(state, STATE + place, other)
     fetch_add(state, DONE, 1)

@@ -13,7 +13,8 @@ import numpy as np
 from numba import njit
 
 from .blocks import block_width, stored, update_width
-from .dense import OPTIONS
+from .options import OUTER
+from .run import Graph
 
 __all__ = ["CHUNK", "Tasks", "divide", "factor_tasks", "stacks"]
 
@@ -23,11 +24,11 @@ _MOST_TOPS = 200
 _SHARE = 0.25  # of the factor's size: update matrices may take as much without waiting for each other
 
 CHUNK = 1024  # rows of a tile below the diagonal
-SUBTREE, ASSEMBLE, DIAGONAL, BELOW, ACROSS, UPDATE, JOIN = range(7)
+SUBTREE, ASSEMBLE, DIAGONAL, BELOW, ACROSS, UPDATING, JOIN = range(7)
 
 
-@njit(**OPTIONS)
-def subtree_work(width, below, up, own, whole):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def subtree_work(width, below, up, own, whole):
     """Flops of each front's partial factorisation, and of each subtree's."""
     for s in range(len(up)):
         w, m = float(width[s]), float(width[s] + below[s])
@@ -39,7 +40,9 @@ def subtree_work(width, below, up, own, whole):  # type: ignore[no-untyped-def]
             whole[up[s]] += whole[s]
 
 
-def divide(width: np.ndarray, below: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+def divide(
+    width: np.ndarray, below: np.ndarray, up: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float]:
     """(sequence, bounds, flops): the supernodes, task by task and then those above all tasks; task t
     has supernodes bounds[t]:bounds[t + 1] of the new sequence.
     """
@@ -57,7 +60,7 @@ def divide(width: np.ndarray, below: np.ndarray, up: np.ndarray) -> tuple[np.nda
         children.setdefault(int(up[s]), []).append(s)
     heap = [(-whole[s], s) for s in heavy[up[heavy] < 0].tolist()]
     heapq.heapify(heap)
-    top = []
+    top: list[int] = []
     while heap and len(top) < _MOST_TOPS:
         _, s = heapq.heappop(heap)
         top.append(s)
@@ -69,7 +72,8 @@ def divide(width: np.ndarray, below: np.ndarray, up: np.ndarray) -> tuple[np.nda
     # share a task while they are small and no front above them comes in between.
     heads = np.flatnonzero(~is_top[:count] & ((up < 0) | is_top[up]))
     tops_before = np.cumsum(is_top)[heads]
-    task, filled, ends, between = 0, 0.0, [], 0
+    ends: list[int] = []
+    task, filled, between = 0, 0.0, 0
     for s, tops in zip(heads.tolist(), tops_before.tolist(), strict=True):
         if ends and (tops > between or filled + whole[s] > limit):
             task, filled = task + 1, 0.0
@@ -81,8 +85,8 @@ def divide(width: np.ndarray, below: np.ndarray, up: np.ndarray) -> tuple[np.nda
     return sequence, np.searchsorted(task_of[sequence], np.arange(task + 2)), total
 
 
-@njit(**OPTIONS)
-def stacks(bounds, up, below, offset, depth, children):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def stacks(bounds, up, below, offset, depth, children):
     """Where each front's update matrix lies while a task runs: on one of two stacks, by the parity of
     its depth, so that a parent's is written while its children's are still there, and nothing moves.
 
@@ -133,13 +137,14 @@ class Tasks:
             self.after[other].append(t)
         return t
 
-    def arrays(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """(what (t, 4), number of tasks before, begin, list of tasks after)."""
+    def arrays(self) -> Graph:
+        """For compiled code."""
         begin = np.zeros(len(self.after) + 1, np.int64)
         np.cumsum([len(a) for a in self.after], out=begin[1:])
         flat = np.array([t for a in self.after for t in a], np.int64)
-        what = np.array(self.what, np.int64).reshape(-1, 4)
-        return what, np.array(self.before, np.int64), begin, flat
+        return Graph(
+            np.array(self.what, np.int64).reshape(-1), np.array(self.before, np.int64), begin, flat
+        )
 
 
 class _Arena:
@@ -186,14 +191,16 @@ def factor_tasks(
     up: np.ndarray,
     offset: np.ndarray,
     factor_size: int,
-) -> tuple[Tasks, int]:
-    """The graph of the factorisation, and the size of the arena it needs beside the stacks.
+) -> tuple[Tasks, int, list[tuple[int, int]]]:
+    """(tasks, size, reused): the graph of the factorisation, the size of the arena it needs beside
+    the stacks, and (s, t) for each subtree task t that takes a place which front s has given up.
 
     Subtrees, then each front above them: assembled, factored and passed on by block columns.
     `offset` of subtrees' roots and of the fronts above is filled. The order is a postorder, in which
     few update matrices live at once.
     """
     tasks, arena, first = Tasks(), _Arena(_SHARE * factor_size), int(bounds[-1])
+    reused: list[tuple[int, int]] = []
     children: dict[int, list[int]] = {}
     last: dict[int, list[int]] = {}  # by front above: the tasks after which it can be assembled
 
@@ -213,6 +220,7 @@ def factor_tasks(
             roots = members[(up[members] < 0) | (up[members] >= first)].tolist()
             waits = frozenset().union(*(place(root) for root in roots if up[root] >= 0))
             task = tasks.add(SUBTREE, t, needs=tuple(sorted(waits)))
+            reused += [(tasks.what[w][1], t) for w in waits]  # what gives up places is a front's JOIN
             for root in roots:
                 last.setdefault(int(up[root]), []).append(task)
             continue
@@ -231,9 +239,11 @@ def factor_tasks(
         if up[s] >= 0:
             waits = place(s)
             free = tasks.add(JOIN, s, needs=(solved, *sorted(waits)))
-            updates = [tasks.add(UPDATE, s, j, needs=(free,)) for j in range(-(-r // update_width(r)))]
+            updates = [
+                tasks.add(UPDATING, s, j, needs=(free,)) for j in range(-(-r // update_width(r)))
+            ]
             solved = tasks.add(JOIN, s, needs=(*updates, free))
             last.setdefault(int(up[s]), []).append(solved)
         for c in children.get(s, ()):
             arena.give(int(offset[c]), size_of(c), solved)
-    return tasks, arena.size
+    return tasks, arena.size, reused

@@ -13,11 +13,12 @@ import numpy as np
 from numba import njit
 
 from .blocks import block_start
-from .dense import INNER, OPTIONS
-from .memory import at, move
-from .run import draw, finish
+from .calls import BACKWARDS, FORWARDS, TIMES, TRANSPOSED_TIMES, call_kernel
+from .fronts import unpack
+from .memory import at, load, move
+from .options import INNER, OUTER
+from .run import ABORT, draw, finish, tasks_at
 from .schedule import Tasks
-from .substitute import backwards, forwards, times, transposed_times
 
 __all__ = ["backward", "backward_tasks", "forward", "forward_tasks"]
 
@@ -44,7 +45,9 @@ def forward_tasks(bounds: np.ndarray, width: np.ndarray, below: np.ndarray, bloc
     return tasks
 
 
-def backward_tasks(bounds: np.ndarray, width: np.ndarray, below: np.ndarray, block: np.ndarray) -> Tasks:
+def backward_tasks(
+    bounds: np.ndarray, width: np.ndarray, below: np.ndarray, block: np.ndarray
+) -> Tasks:
     """The same in the opposite order."""
     tasks, top = Tasks(), int(bounds[-1])
     latest = tasks.add(GATHER, 0)
@@ -60,43 +63,48 @@ def backward_tasks(bounds: np.ndarray, width: np.ndarray, below: np.ndarray, blo
 
 
 @njit(**INNER)
-def _take(order, c0, c1, b, X, k, conjugate):  # type: ignore[no-untyped-def]
-    """Rows c0:c1 of X from b in the user's numbering, or from b as it is if `order` is empty."""
+def _take(order, c0, c1, b, ldb, X, k):
+    """Rows c0:c1 of X from b in the user's numbering."""
     for i in range(c0, c1):
-        x = move(X, i * k)
-        row = at(b, (order[i] if len(order) else i) * k)
-        if conjugate:
-            for c in range(k):
-                x[c] = row[c].conjugate()
-        else:
-            for c in range(k):
-                x[c] = row[c]
+        x, row = move(X, i * k), move(b, order[i] * ldb)
+        for c in range(k):
+            x[c] = row[c]
 
 
 @njit(**INNER)
-def _put(order, c0, c1, X, out, k):  # type: ignore[no-untyped-def]
+def _take_conjugate(c0, c1, b, ldb, X, k):
+    """Rows c0:c1 of X from b in the order of elimination; b may be X."""
     for i in range(c0, c1):
-        x = move(X, i * k)
-        row = at(out, order[i] * k)
+        x, row = move(X, i * k), move(b, i * ldb)
+        for c in range(k):
+            x[c] = row[c].conjugate()
+
+
+@njit(**INNER)
+def _put(order, c0, c1, X, out, ldo, k):
+    """Rows c0:c1 of X, conjugated, to out in the user's numbering."""
+    for i in range(c0, c1):
+        x, row = move(X, i * k), move(out, order[i] * ldo)
         for c in range(k):
             row[c] = x[c].conjugate()
 
 
 @njit(**INNER)
-def _row(F, s, w, p):  # type: ignore[no-untyped-def]
+def _row(F, s, w, p):
     """The row of the matrix at place p of a front above all subtrees."""
     return F.column[s] + p if p < w else np.int64(F.rows[F.start[s] + p - w])
 
 
 @njit(**INNER)
-def _forward_front(F, s, L, X, Y, k, blas, one, step):  # type: ignore[no-untyped-def]
+def _forward_front(F, s, L, X, Y, k, machine):
     w = F.column[s + 1] - F.column[s]
     r = F.start[s + 1] - F.start[s]
-    A, x = at(L, F.panel[s]), move(X, F.column[s] * k)
-    forwards(A, w + r, w, x, k, blas, one, step)
-    if r > 0:
-        times(move(A, w), w + r, r, w, x, Y, k, blas, one, step)
-    reach = at(F.reach, F.start[s])
+    A, x = move(L, F.panel[s]), move(X, F.column[s] * k)
+    call_kernel(machine[FORWARDS], (A, w + r, w, x, k, machine))
+    if r == 0:
+        return
+    call_kernel(machine[TIMES], (move(A, w), w + r, r, w, x, Y, k, machine))
+    reach = move(F.reach, F.start[s])
     if k == 1:
         for p in range(r):
             X[reach[p]] += Y[p]
@@ -108,11 +116,11 @@ def _forward_front(F, s, L, X, Y, k, blas, one, step):  # type: ignore[no-untype
 
 
 @njit(**INNER)
-def _backward_front(F, s, L, X, Y, k, blas, one, step):  # type: ignore[no-untyped-def]
+def _backward_front(F, s, L, X, Y, k, machine):
     w = F.column[s + 1] - F.column[s]
     r = F.start[s + 1] - F.start[s]
-    A, x = at(L, F.panel[s]), move(X, F.column[s] * k)
-    rows = at(F.rows, F.start[s])
+    A, x = move(L, F.panel[s]), move(X, F.column[s] * k)
+    rows = move(F.rows, F.start[s])
     if k == 1:
         for p in range(r):
             Y[p] = X[rows[p]]
@@ -122,19 +130,17 @@ def _backward_front(F, s, L, X, Y, k, blas, one, step):  # type: ignore[no-untyp
             for c in range(k):
                 y[c] = row[c]
     if r > 0:
-        transposed_times(move(A, w), w + r, r, w, Y, x, k, blas, one, step)
-    backwards(A, w + r, w, x, k, blas, one, step)
+        call_kernel(machine[TRANSPOSED_TIMES], (move(A, w), w + r, r, w, Y, x, k, machine))
+    call_kernel(machine[BACKWARDS], (A, w + r, w, x, k, machine))
 
 
 @njit(**INNER)
-def _gather_above(F, order, b, X, k):  # type: ignore[no-untyped-def]
+def _gather_above(F, b, ldb, X, k):
     """Right-hand sides above all subtrees, and what the subtrees add to them."""
-    top = F.bounds[len(F.bounds) - 1]
-    n = F.column[len(F.column) - 1]
-    _take(order, F.column[top], n, b, X, k, False)
-    extra = n
-    for s in range(top):
-        if F.up[s] >= top:
+    _take(F.order, F.column[F.top], F.n, b, ldb, X, k)
+    extra = F.n
+    for s in range(F.top):
+        if F.up[s] >= F.top:
             for t in range(F.start[s], F.start[s + 1]):
                 x, y = move(X, np.int64(F.rows[t]) * k), move(X, extra * k)
                 for c in range(k):
@@ -143,106 +149,111 @@ def _gather_above(F, order, b, X, k):  # type: ignore[no-untyped-def]
 
 
 @njit(**INNER)
-def _clear_extra(F, t, X, k):  # type: ignore[no-untyped-def]
+def _clear_extra(F, t, X, k):
     """Zero the rows where subtrees of task t add to rows above."""
-    top = F.bounds[len(F.bounds) - 1]
     for s in range(F.bounds[t], F.bounds[t + 1]):
-        if F.up[s] >= top and F.start[s + 1] > F.start[s]:
+        if F.up[s] >= F.top and F.start[s + 1] > F.start[s]:
             first = np.int64(F.reach[F.start[s]])
             for i in range(first * k, (first + F.start[s + 1] - F.start[s]) * k):
                 X[i] = 0
 
 
-@njit(**OPTIONS)
-def forward(F, order, what, before, begin, after, L, b, X_, buffers, lane, k, blas, step, yielding, state):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def forward(table, graph, L_, b_, ldb, X_, buffers, k, lane, machine, state):
     """X = L^-1 P b; take part as thread `lane`.
 
-    b (n k) in the user's numbering, X ((n + extra) k), buffers (lanes, rows of the largest front k).
+    b (n rows of k, ldb apart) in the user's numbering, X ((n + extra) k), buffers (lanes, rows of the
+    tallest front times k).
     """
-    one = L.dtype.type(1)
-    X, Y = at(X_, 0), at(buffers, lane * buffers.shape[1])
+    F, G, M, S = unpack(table), tasks_at(graph), at(machine, 0), at(state, 0)
+    L, b, X, Y = at(L_, 0), at(b_, 0), at(X_, 0), at(buffers, lane * buffers.shape[1])
     while True:
-        task = draw(state, len(what), yielding)
+        task = draw(S, G, M)
         if task < 0:
             return
-        kind, s, j, first = what[task, 0], what[task, 1], what[task, 2], what[task, 3]
+        kind, s = G.what[4 * task], G.what[4 * task + 1]
+        j, first = G.what[4 * task + 2], G.what[4 * task + 3]
         if kind == SUBTREE:
             s0, s1 = F.bounds[s], F.bounds[s + 1]
-            _take(order, F.column[s0], F.column[s1], b, X, k, False)
+            _take(F.order, F.column[s0], F.column[s1], b, ldb, X, k)
             _clear_extra(F, s, X, k)
             for front in range(s0, s1):
-                _forward_front(F, front, L, X, Y, k, blas, one, step)
+                if load(S, ABORT) != 0:
+                    return
+                _forward_front(F, front, L, X, Y, k, M)
         elif kind == GATHER:
-            _gather_above(F, order, b, X, k)
-        elif kind == DIAGONAL or kind == BELOW:
+            _gather_above(F, b, ldb, X, k)
+        elif kind != JOIN:
             w = F.column[s + 1] - F.column[s]
             m, nb = w + F.start[s + 1] - F.start[s], F.block[s]
             c0 = j * nb
             c1 = min(c0 + nb, w)
-            D = at(L, F.panel[s] + block_start(j, nb, m))
+            D = move(L, F.panel[s] + block_start(j, nb, m))
             x = move(X, (F.column[s] + c0) * k)
             if kind == DIAGONAL:
-                forwards(D, m - c0, c1 - c0, x, k, blas, one, step)
+                call_kernel(M[FORWARDS], (D, m - c0, c1 - c0, x, k, M))
             else:
                 p0 = c1 + first
                 rows = min(CHUNK, m - p0)
-                times(move(D, p0 - c0), m - c0, rows, c1 - c0, x, Y, k, blas, one, step)
+                call_kernel(M[TIMES], (move(D, p0 - c0), m - c0, rows, c1 - c0, x, Y, k, M))
                 for p in range(rows):
                     to, y = move(X, _row(F, s, w, p0 + p) * k), move(Y, p * k)
                     for c in range(k):
                         to[c] += y[c]
-        finish(state, task, before, begin, after)
+        finish(S, G, task)
 
 
-@njit(**OPTIONS)
-def backward(F, order, what, before, begin, after, L, given, X_, out, buffers, partial, lane, k, blas, step, yielding, state):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def backward(table, graph, L_, given, ldg, X_, out_, ldo, buffers, partial, k, lane, machine, state):
     """out = P^T L^-H given; take part as thread `lane`.
 
-    given (n k) in the order of elimination; it may be X itself. out (n k) in the user's numbering,
-    partial (numbers of a block times k, for each chunk of rows).
+    given (n rows of k, ldg apart) in the order of elimination; it may be X itself. out (n rows of k,
+    ldo apart) in the user's numbering, partial (numbers of a block times k, for each chunk of rows).
     """
-    one = L.dtype.type(1)
-    X, Y = at(X_, 0), at(buffers, lane * buffers.shape[1])
-    nothing = order[:0]
+    F, G, M, S = unpack(table), tasks_at(graph), at(machine, 0), at(state, 0)
+    L, b, out = at(L_, 0), at(given, 0), at(out_, 0)
+    X, Y, sums = at(X_, 0), at(buffers, lane * buffers.shape[1]), at(partial, 0)
     while True:
-        task = draw(state, len(what), yielding)
+        task = draw(S, G, M)
         if task < 0:
             return
-        kind, s, j, first = what[task, 0], what[task, 1], what[task, 2], what[task, 3]
+        kind, s = G.what[4 * task], G.what[4 * task + 1]
+        j, first = G.what[4 * task + 2], G.what[4 * task + 3]
         if kind == SUBTREE:
             s0, s1 = F.bounds[s], F.bounds[s + 1]
-            _take(nothing, F.column[s0], F.column[s1], given, X, k, True)
+            _take_conjugate(F.column[s0], F.column[s1], b, ldg, X, k)
             for front in range(s1 - 1, s0 - 1, -1):
-                _backward_front(F, front, L, X, Y, k, blas, one, step)
-            _put(order, F.column[s0], F.column[s1], X, out, k)
+                if load(S, ABORT) != 0:
+                    return
+                _backward_front(F, front, L, X, Y, k, M)
+            _put(F.order, F.column[s0], F.column[s1], X, out, ldo, k)
         elif kind == GATHER:
-            top = F.bounds[len(F.bounds) - 1]
-            _take(nothing, F.column[top], F.column[len(F.column) - 1], given, X, k, True)
-        else:
+            _take_conjugate(F.column[F.top], F.n, b, ldg, X, k)
+        elif kind != JOIN:
             w = F.column[s + 1] - F.column[s]
             m, nb = w + F.start[s + 1] - F.start[s], F.block[s]
             c0 = j * nb
             c1 = min(c0 + nb, w)
-            D = at(L, F.panel[s] + block_start(j, nb, m))
-            x = move(X, (F.column[s] + c0) * k)
-            size = nb * k
+            D = move(L, F.panel[s] + block_start(j, nb, m))
+            row = F.column[s] + c0
+            x, size = move(X, row * k), (c1 - c0) * k
             if kind == BELOW:
                 p0 = c1 + first
                 rows = min(CHUNK, m - p0)
                 for p in range(rows):
-                    y, row = move(Y, p * k), move(X, _row(F, s, w, p0 + p) * k)
+                    y, source = move(Y, p * k), move(X, _row(F, s, w, p0 + p) * k)
                     for c in range(k):
-                        y[c] = row[c]
-                sums = at(partial, first // CHUNK * size)
-                for i in range((c1 - c0) * k):
-                    sums[i] = 0
-                transposed_times(move(D, p0 - c0), m - c0, rows, c1 - c0, Y, sums, k, blas, one, step)
+                        y[c] = source[c]
+                part = move(sums, first // CHUNK * nb * k)
+                for i in range(size):
+                    part[i] = 0
+                below = move(D, p0 - c0), m - c0, rows, c1 - c0, Y, part, k, M
+                call_kernel(M[TRANSPOSED_TIMES], below)
             else:
                 for chunk in range(-(-(m - c1) // CHUNK)):
-                    sums = at(partial, chunk * size)
-                    for i in range((c1 - c0) * k):
-                        x[i] += sums[i]
-                backwards(D, m - c0, c1 - c0, x, k, blas, one, step)
-                first_row = F.column[s] + c0
-                _put(order, first_row, first_row + c1 - c0, X, out, k)
-        finish(state, task, before, begin, after)
+                    part = move(sums, chunk * nb * k)
+                    for i in range(size):
+                        x[i] += part[i]
+                call_kernel(M[BACKWARDS], (D, m - c0, c1 - c0, x, k, M))
+                _put(F.order, row, row + c1 - c0, X, out, ldo, k)
+        finish(S, G, task)

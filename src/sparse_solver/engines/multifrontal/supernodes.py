@@ -12,13 +12,13 @@ from __future__ import annotations
 from numba import njit
 
 from .blocks import block_start
-from .dense import OPTIONS
+from .options import OUTER
 
 __all__ = ["amalgamate", "entries", "front_rows", "outside", "relative_rows"]
 
 
-@njit(**OPTIONS)
-def amalgamate(parent, count, node, into, width, below, up, first, following):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def amalgamate(parent, count, node, into, width, below, up, first, following):
     """Join columns of equal structure, then children with parents where few zeros are stored.
 
     Parameters
@@ -97,8 +97,8 @@ def amalgamate(parent, count, node, into, width, below, up, first, following):  
     return kept
 
 
-@njit(**OPTIONS)
-def front_rows(indptr, indices, order, place, node, up, start, rows, filled, mark):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def front_rows(indptr, indices, order, place, node, up, start, rows, filled, mark):
     """The rows below each supernode's own, ascending: rows[start[s]:start[s + 1]].
 
     Row i belongs to every supernode on the paths from its nonzeros up to its own.
@@ -122,8 +122,8 @@ def front_rows(indptr, indices, order, place, node, up, start, rows, filled, mar
                 s = up[s]
 
 
-@njit(**OPTIONS)
-def relative_rows(column, up, start, rows, relative):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def relative_rows(column, up, start, rows, relative):
     """Where each row of a front is in its parent's front."""
     for s in range(len(up)):
         p = up[s]
@@ -141,8 +141,8 @@ def relative_rows(column, up, start, rows, relative):  # type: ignore[no-untyped
                 relative[t] = c1 - c0 + q - start[p]
 
 
-@njit(**OPTIONS)
-def entries(indptr, indices, order, place, column, start, rows, block, position, begin, source, target):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def entries(indptr, indices, order, place, column, start, rows, block, position, begin, source, target):
     """Which of A's nonzeros go where in each panel: the lower triangle in the order of elimination.
 
     source[begin[s]:begin[s + 1]] are places in A's nonzeros, target those in the panel, by columns.
@@ -171,8 +171,8 @@ def entries(indptr, indices, order, place, column, start, rows, block, position,
     return count
 
 
-@njit(**OPTIONS)
-def outside(column, up, top, start, rows, root, reach):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def outside(column, up, top, start, rows, root, reach):
     """reach: rows, but those above all subtrees replaced by places from n on, one for each row that a
     subtree's root has there. Returns n and the number of these places.
     """

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from .blas import one_thread
-from .run import ABORT, BAD, STATE, TAIL
+from .machine import one_thread
+from .run import ABORT, BAD, STATE, TAIL, Graph, graph_table
 
 __all__ = ["Scratch", "run"]
 
 _NEVER = np.iinfo(np.int64).max
+_KEEP = 64 << 20  # bytes; fresh pages for more cost little beside the work done in them
 _LONG = 1e8  # flops from which the calling thread only waits, so that Ctrl-C is heard
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _lock = Lock()
@@ -40,31 +41,28 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)
 
 
-Graph = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
-
-
 def run(graph: Graph, work: Callable[..., None], threads: int, flops: float) -> int | None:
-    """Run a graph of tasks: ``work(lane, before, state)`` on each of `threads`.
+    """Run a graph of tasks: ``work(lane, table, state)`` on each of `threads`.
 
     Returns the first column whose pivot failed, or None.
     """
-    what, before, _, _ = graph
-    state = np.full(STATE + len(what), -1, np.int64)
+    before, tasks = graph.before.copy(), len(graph.before)
+    table = graph_table(graph, before)
+    state = np.full(STATE + tasks, -1, np.int64)
     state[:STATE] = 0
     state[BAD] = _NEVER
     ready = np.flatnonzero(before == 0)
     state[STATE : STATE + len(ready)] = ready
     state[TAIL] = len(ready)
-    before = before.copy()
     with one_thread():
         if flops >= _LONG:
-            _wait([_pool(threads).submit(work, lane, before, state) for lane in range(threads)], state)
+            _wait([_pool(threads).submit(work, lane, table, state) for lane in range(threads)], state)
         elif threads > 1:
-            others = [_pool(threads).submit(work, lane, before, state) for lane in range(1, threads)]
-            work(0, before, state)
+            others = [_pool(threads).submit(work, lane, table, state) for lane in range(1, threads)]
+            work(0, table, state)
             _wait(others, state)
         else:
-            work(0, before, state)
+            work(0, table, state)
     return None if state[BAD] == _NEVER else int(state[BAD])
 
 
@@ -95,7 +93,9 @@ class Scratch:
         return array if len(array) >= size else np.empty(size, dtype)
 
     def give(self, name: str, array: np.ndarray) -> None:
-        """Back for the next user; one array of each kind is kept."""
+        """Back for the next user; one array of each kind is kept, unless it is very large."""
+        if array.nbytes > _KEEP:
+            return
         kept = self._kept.setdefault((name, array.dtype), [])
         if not kept:
             kept.append(array)

@@ -36,7 +36,7 @@ def tile_rows(itemsize: int) -> int:
 class _Tile:
     """Emits the kernel for one type and a number of columns."""
 
-    def __init__(self, context, builder, dtype, columns: int) -> None:  # type: ignore[no-untyped-def]
+    def __init__(self, context, builder, dtype, columns: int) -> None:
         self.builder, self.columns = builder, columns
         self.complex = isinstance(dtype, types.Complex)
         real = dtype.underlying_float if self.complex else dtype
@@ -49,25 +49,25 @@ class _Tile:
             [[self._zero() for _ in range(self.parts)] for _ in range(_VECTORS)] for _ in range(columns)
         ]
 
-    def _zero(self):  # type: ignore[no-untyped-def]
+    def _zero(self):
         slot = cgutils.alloca_once(self.builder, self.vector)
         self.builder.store(ir.Constant(self.vector, None), slot)
         return slot
 
-    def _call(self, name: str, result, args):  # type: ignore[no-untyped-def]
+    def _call(self, name: str, result, args):
         kind = ir.FunctionType(result, [a.type for a in args])
-        return self.builder.call(
-            cgutils.get_or_insert_function(self.builder.module, kind, name), args
-        )
+        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), args)
 
     def _suffix(self) -> str:
         return f"v{self.lanes}f{self.bytes * 8}"
 
-    def _rows(self, base, first, mask):  # type: ignore[no-untyped-def]
+    def _rows(self, base, first, mask):
         """The vectors of a column at `base`."""
         b, found = self.builder, []
         for v in range(_VECTORS):
-            p = b.bitcast(b.gep(base, [ir.Constant(_I64, first + v * self.lanes)]), self.vector.as_pointer())
+            p = b.bitcast(
+                b.gep(base, [ir.Constant(_I64, first + v * self.lanes)]), self.vector.as_pointer()
+            )
             if mask is None:
                 found.append(b.load(p, align=self.bytes))
             else:
@@ -78,7 +78,7 @@ class _Tile:
                 )
         return found
 
-    def _write(self, values, base, mask):  # type: ignore[no-untyped-def]
+    def _write(self, values, base, mask):
         b = self.builder
         for v, value in enumerate(values):
             p = b.bitcast(b.gep(base, [ir.Constant(_I64, v * self.lanes)]), self.vector.as_pointer())
@@ -89,13 +89,13 @@ class _Tile:
                 args = [value, p, ir.Constant(_I32, self.bytes), mask[v]]
                 self._call(name, ir.VoidType(), args)
 
-    def _all(self, scalar):  # type: ignore[no-untyped-def]
+    def _all(self, scalar):
         b = self.builder
         one = b.insert_element(ir.Constant(self.vector, ir.Undefined), scalar, ir.Constant(_I32, 0))
         zeros = ir.Constant(ir.VectorType(_I32, self.lanes), [0] * self.lanes)
         return b.shuffle_vector(one, ir.Constant(self.vector, ir.Undefined), zeros)
 
-    def masks(self, rows):  # type: ignore[no-untyped-def]
+    def masks(self, rows):
         b = self.builder
         found = []
         wide = ir.VectorType(_I64, self.lanes)
@@ -107,7 +107,7 @@ class _Tile:
             found.append(b.icmp_signed("<", lane, count))
         return found
 
-    def product(self, A, lda, B, sj, sk, k, mask):  # type: ignore[no-untyped-def]
+    def product(self, A, lda, B, sj, sk, k, mask):
         """Accumulate the k steps."""
         b = self.builder
         fma = f"llvm.fmuladd.{self._suffix()}"
@@ -122,7 +122,7 @@ class _Tile:
                         slot = self.accumulators[j][v][part]
                         b.store(self._call(fma, self.vector, [a[v], bj, b.load(slot)]), slot)
 
-    def total(self, j, v):  # type: ignore[no-untyped-def]
+    def total(self, j, v):
         """Column j, vector v of A B^H."""
         b = self.builder
         first = b.load(self.accumulators[j][v][0])
@@ -136,7 +136,7 @@ class _Tile:
         signs = ir.Constant(self.vector, [1.0 if i % 2 == 0 else -1.0 for i in range(self.lanes)])
         return b.fadd(first, b.fmul(turned, signs))
 
-    def finish(self, C, ldc, add, mask):  # type: ignore[no-untyped-def]
+    def finish(self, C, ldc, add, mask):
         b = self.builder
         minus = ir.Constant(self.vector, [-0.0] * self.lanes)
         for j in range(self.columns):
@@ -150,9 +150,9 @@ class _Tile:
                     self._write([b.fsub(minus, t) for t in totals], base, mask)
 
 
-def _make(columns: int):  # type: ignore[no-untyped-def]
-    def tile(typingctx, C, ldc, A, lda, B, sj, sk, k, rows, add):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+def _make(columns: int):
+    def tile(typingctx, C, ldc, A, lda, B, sj, sk, k, rows, add):
+        def codegen(context, builder, sig, args):
             C, ldc, A, lda, B, sj, sk, k, rows, add = args
             kernel = _Tile(context, builder, sig.args[0].dtype, columns)
             pointer = kernel.real.as_pointer()

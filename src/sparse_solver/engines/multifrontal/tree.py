@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from numba import njit
 
-from .dense import OPTIONS
+from .options import OUTER
 
 __all__ = ["column_counts", "elimination_tree", "postorder"]
 
 
-@njit(**OPTIONS)
-def elimination_tree(indptr, indices, order, place, parent, ancestor):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def elimination_tree(indptr, indices, order, place, parent, ancestor):
     """parent[k]: the row of the first nonzero below the diagonal in column k of L; -1 for roots."""
     for k in range(len(order)):
         parent[k] = -1
@@ -39,8 +39,8 @@ def elimination_tree(indptr, indices, order, place, parent, ancestor):  # type: 
                 j = up
 
 
-@njit(**OPTIONS)
-def postorder(parent, first, following, stack, found):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def postorder(parent, first, following, stack, found):
     """found[k]: the k-th node when each subtree is numbered without a gap."""
     n = len(parent)
     for k in range(n):
@@ -68,8 +68,8 @@ def postorder(parent, first, following, stack, found):  # type: ignore[no-untype
                 top -= 1
 
 
-@njit(**OPTIONS)
-def column_counts(indptr, indices, order, place, parent, work, count):  # type: ignore[no-untyped-def]
+@njit(**OUTER)
+def column_counts(indptr, indices, order, place, parent, work, count):
     """Nonzeros of each column of L, diagonal included, for postordered columns.
 
     Column j gains row i where j is a leaf of i's row subtree; where two leaves' paths meet, the row

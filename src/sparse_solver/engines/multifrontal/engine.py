@@ -1,0 +1,85 @@
+"""The adapter: this package's Cholesky as one engine among the others.
+
+Nothing here imports numba before a matrix is analysed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from typing import Any
+
+import numpy as np
+
+from ...matrix import Pattern
+from ..base import Declined, Engine, Numeric, Symbolic
+
+__all__ = ["Multifrontal"]
+
+
+class _CholeskyNumeric(Numeric):
+    recyclable = True
+
+    def __init__(self, factor: Any, pattern: Pattern, seconds: float) -> None:
+        self.factor, self.pattern, self.seconds = factor, pattern, seconds
+        self.dtype = factor.panels.dtype
+        self.nnz_factor = factor.analysis.nnz_factor
+        self.memory = int(factor.panels.nbytes)
+        self.inertia = pattern.shape[0], 0, 0
+
+    def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
+        if transposed and self.dtype.kind == "c":  # A^T = conj(A)
+            return self.factor.solve(b.conj()).conj()
+        return self.factor.solve(b)
+
+    def half_solve(self, b: np.ndarray, adjoint: bool = False) -> np.ndarray:
+        return self.factor.half_solve(b, adjoint)
+
+    def slogdet(self) -> tuple[complex, float]:
+        return 1.0, self.factor.logdet()
+
+    def selected_inverse(self) -> np.ndarray:
+        return self.factor.selected_inverse(self.pattern.transposed_order)
+
+
+class Multifrontal(Engine):
+    """A Cholesky factorisation written for this library."""
+
+    name = "multifrontal"
+    paths = {
+        "cholesky": "multifrontal Cholesky, selected inverse and half solves, for definite matrices"
+    }
+    looks_at_values = False
+
+    def why_not(self) -> str | None:
+        missing = [m for m in ("numba", "pymetis") if importlib.util.find_spec(m) is None]
+        return f"pip install {' '.join(missing)}" if missing else None
+
+    def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
+        from .analysis import analyse
+        from .ordering import fill_reducing
+        from .team import Scratch
+
+        start = time.perf_counter()
+        if not pattern.is_symmetric:
+            raise Declined("multifrontal: the pattern is not symmetric")
+        indptr, indices = pattern.indptr, pattern.cols.numpy()
+        analysis = analyse(indptr, indices, fill_reducing(pattern))
+        facts = analysis.nnz_factor, analysis.flops, time.perf_counter() - start
+        return Symbolic(pattern, path, (analysis, Scratch()), None, *facts)
+
+    def factorize(
+        self, symbolic: Symbolic, values: np.ndarray, threads: int, recycle: Numeric | None = None
+    ) -> Numeric:
+        from .numeric import Cholesky
+
+        start = time.perf_counter()
+        analysis, scratch = symbolic.handle
+        storage = recycle.factor.panels if isinstance(recycle, _CholeskyNumeric) else None
+        values = np.ascontiguousarray(values)
+        factor = Cholesky(analysis, values, threads, scratch, storage)
+        if factor.bad is not None:
+            raise Declined(
+                f"multifrontal: the pivot of unknown {factor.bad} is not positive", index=factor.bad
+            )
+        return _CholeskyNumeric(factor, symbolic.pattern, time.perf_counter() - start)

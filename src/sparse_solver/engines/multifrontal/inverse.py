@@ -1,0 +1,166 @@
+"""The inverse at the positions of L, from the roots down: Takahashi's recursion, front by front.
+
+With the inverse Z of A known on the rows below a front (they are a part of its parent's front),
+
+    Y = L21 L11^-1,   Z21 = -Z22 Y,   Z11 = (L11 L11^H)^-1 - Y^H Z21.
+
+The panels of Z lie like those of L. Z22 takes the place in the arena that the update matrix had when
+A was factored, and everything happens in the opposite order, so that the same plan holds.
+
+References
+----------
+K. Takahashi, J. Fagan, M.-S. Chen, Formation of a sparse bus impedance matrix, PICA (1973).
+A. M. Erisman, W. F. Tinney, On computing certain elements of the inverse of a sparse matrix,
+Commun. ACM 18 (1975). Y. E. Campbell, T. A. Davis, Computing the sparse inverse subset, TR-95-021,
+University of Florida (1995).
+"""
+
+from __future__ import annotations
+
+from numba import njit
+
+from .blocks import block_start, update_width
+from .calls import COLUMNS, GEMM, HEMM, INVERSE_BLOCK, OVER, call_kernel, gemm, hemm
+from .fronts import update_place
+from .memory import move
+from .options import INNER
+from .scalars import is_real, one_of
+
+__all__ = ["below_front", "gather", "inverse_front"]
+
+_SMALL = 100  # rows of a front up to which our own kernels are used
+
+
+@njit(**INNER)
+def gather(F, c, Z, arena, kept, lane_size, lane, j0, j1):
+    """Columns j0:j1 of Z22 of front c, from the inverse on its parent's front."""
+    p = F.up[c]
+    begin = F.start[c]
+    r = F.start[c + 1] - begin
+    w = F.column[p + 1] - F.column[p]
+    rp = F.start[p + 1] - F.start[p]
+    m, b = w + rp, F.block[p]
+    ub, up = update_width(r), update_width(rp)
+    V = move(arena, update_place(F, p, kept, lane_size, lane))
+    U = move(arena, update_place(F, c, kept, lane_size, lane))
+    A, rel = move(Z, F.panel[p]), move(F.relative, begin)
+    for j in range(j0, j1):
+        k = j // ub
+        to = move(U, block_start(k, ub, r) + (j - k * ub) * (r - k * ub) - k * ub)
+        q = rel[j]
+        if q < w:
+            k = q // b
+            source = move(A, block_start(k, b, m) + (q - k * b) * (m - k * b) - k * b)
+        else:
+            q -= w
+            k = q // up
+            source = move(V, block_start(k, up, rp) + (q - k * up) * (rp - k * up) - k * up - w)
+        if rel[r - 1] - rel[j] == r - 1 - j:
+            source = move(source, rel[j] - j)
+            for i in range(j, r):
+                to[i] = source[i]
+        else:
+            for i in range(j, r):
+                to[i] = source[rel[i]]
+    if ub == r:  # a single block: both triangles, for the product below
+        for j in range(j0, j1):
+            for i in range(j + 1, r):
+                U[i * r + j] = U[j * r + i].conjugate()
+
+
+@njit(**INNER)
+def product_rows(U, r, k, Y, ldy, w, out, ldo, add, machine):
+    """Rows of block k of out = [out] - Z22 Y, for Z22 (r x r) in packed blocks."""
+    b = update_width(r)
+    i0 = k * b
+    width = min(b, r - i0)
+    one = one_of(U)
+    beta = one if add else one - one
+    to = move(out, i0)
+    D = move(U, block_start(k, b, r))
+    if b == r and r <= _SMALL and is_real(U[0]):
+        call_kernel(machine[COLUMNS], (to, ldo, D, r, Y, ldy, 1, r, r, w, add, machine))
+        return
+    hemm(machine[HEMM], (76, 76, width, w, -one, D, r - i0, move(Y, i0), ldy, beta, to, ldo))
+    rest = r - i0 - width
+    if rest > 0:
+        B, y = move(D, width), move(Y, i0 + width)
+        gemm(machine[GEMM], (67, 78, width, w, rest, -one, B, r - i0, y, ldy, one, to, ldo))
+    for q in range(k):
+        B = move(U, block_start(q, b, r) + i0 - q * b)
+        gemm(
+            machine[GEMM], (78, 78, width, w, b, -one, B, r - q * b, move(Y, q * b), ldy, one, to, ldo)
+        )
+
+
+@njit(**INNER)
+def inverse_front(F, s, L, Z, Y, arena, kept, lane_size, lane, machine):
+    """The panel of Z for a front of one block, Z22 being there. Y is room for r x w numbers."""
+    w = F.column[s + 1] - F.column[s]
+    r = F.start[s + 1] - F.start[s]
+    m = w + r
+    A, X = move(L, F.panel[s]), move(Z, F.panel[s])
+    if r > 0:
+        for j in range(w):
+            y, l = move(Y, j * r), move(A, j * m + w)
+            for i in range(r):
+                y[i] = l[i]
+        call_kernel(machine[OVER], (A, m, w, Y, r, r, machine))
+        U = move(arena, update_place(F, s, kept, lane_size, lane))
+        for k in range(-(-r // update_width(r))):
+            product_rows(U, r, k, Y, r, w, move(X, w), m, False, machine)
+    call_kernel(machine[INVERSE_BLOCK], (A, m, w, Y, r, r, move(X, w), X, m, machine))
+
+
+@njit(**INNER)
+def below_front(F, s, j, i, L, Z, Y, arena, kept, lane_size, lane, machine):
+    """Block of rows i of Z below diagonal block j of a front above all subtrees.
+
+    Blocks of rows are the panel's own blocks after j, then those of Z22. Y has the rows below and the
+    columns of the block.
+    """
+    w = F.column[s + 1] - F.column[s]
+    r = F.start[s + 1] - F.start[s]
+    m, b = w + r, F.block[s]
+    one = one_of(L)
+    c0 = j * b
+    c1 = min(c0 + b, w)
+    width = c1 - c0
+    out = move(Z, F.panel[s] + block_start(j, b, m) + width)  # row c1 of the front
+    ldo, ldy = m - c0, m - c1
+    inner = -(-w // b) - 1 - j  # the panel's blocks of rows below
+    U = move(arena, update_place(F, s, kept, lane_size, lane))
+    if i >= inner:
+        # Rows of Z22: the panel's columns to their left, then Z22 itself.
+        k = i - inner
+        ub = update_width(r)
+        i0 = w + k * ub
+        height = min(ub, r - k * ub)
+        to = move(out, w - c1)
+        product_rows(U, r, k, move(Y, w - c1), ldy, width, to, ldo, False, machine)
+        to = move(out, i0 - c1)
+        last = -(-w // b)
+    else:
+        k = j + 1 + i
+        i0 = k * b
+        height = min(b, w - i0)
+        to = move(out, i0 - c1)
+        D = move(Z, F.panel[s] + block_start(k, b, m))
+        zero = one - one
+        hemm(
+            machine[HEMM],
+            (76, 76, height, width, -one, D, m - i0, move(Y, i0 - c1), ldy, zero, to, ldo),
+        )
+        rest = m - i0 - height
+        if rest > 0:
+            B, y = move(D, height), move(Y, i0 + height - c1)
+            gemm(machine[GEMM], (67, 78, height, width, rest, -one, B, m - i0, y, ldy, one, to, ldo))
+        last = k
+    for q in range(j + 1, last):
+        q0 = q * b
+        qw = min(b, w - q0)
+        B = move(Z, F.panel[s] + block_start(q, b, m) + i0 - q0)
+        gemm(
+            machine[GEMM],
+            (78, 78, height, width, qw, -one, B, m - q0, move(Y, q0 - c1), ldy, one, to, ldo),
+        )

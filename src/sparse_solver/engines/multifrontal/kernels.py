@@ -1,0 +1,340 @@
+"""Dense kernels for small fronts, behind addresses like those of BLAS.
+
+Compiled once each and never inlined: whatever calls them stays quick to compile. Matrices are stored
+by columns; `machine` is the table of addresses that `machine.py` makes.
+
+Right-hand sides are rows of k contiguous numbers: element (i, c) of X is X[i k + c], so that a block
+of rows is, to BLAS, a matrix of k rows. Nothing is conjugated in the triangular solves.
+"""
+
+from __future__ import annotations
+
+import math
+
+from numba import njit, types
+
+from .calls import COLUMNS, GEMM, POTRI, STEP, TRSM, call_kernel, gemm, potri, trsm
+from .memory import move
+from .options import INNER, SUMS
+from .scalars import is_real, one_of
+from .tile import tile_1, tile_4
+
+__all__ = ["KERNELS"]
+
+_LARGE = 16000  # numbers in a panel times right-hand sides from which calls of BLAS pay
+_FRONT = 100  # rows of a front up to which the inverse uses plain loops
+_TINY = 24  # columns up to which a triangle is inverted by plain loops
+
+
+def columns(C, ldc, A, lda, B, sj, sk, k, m, n, add, machine):
+    """C (m x n) = [C if add] - A B^H; element (j, l) of B at B[j sj + l sk]."""
+    step = machine[STEP]
+    j = 0
+    while j + 3 < n:
+        for i in range(0, m, step):
+            c, b = move(C, j * ldc + i), move(B, j * sj)
+            tile_4(c, ldc, move(A, i), lda, b, sj, sk, k, m - i, add != 0)
+        j += 4
+    while j < n:
+        for i in range(0, m, step):
+            c, b = move(C, j * ldc + i), move(B, j * sj)
+            tile_1(c, ldc, move(A, i), lda, b, sj, sk, k, m - i, add != 0)
+        j += 1
+    return 0
+
+
+def update(C, ldc, A, lda, n, k, add, machine):
+    """Lower triangle of C (n x n) = [C if add] - A A^H; a few entries above are overwritten."""
+    for j in range(0, n, 4):
+        c, a, width = move(C, j * (ldc + 1)), move(A, j), min(4, n - j)
+        call_kernel(machine[COLUMNS], (c, ldc, a, lda, a, 1, lda, k, n - j, width, add, machine))
+    return 0
+
+
+@njit(**INNER)
+def _corner(A, lda, width):
+    """Cholesky of a width x width block; 0, or 1 + the column whose pivot is not positive."""
+    for c in range(width):
+        d = A[c * lda + c].real
+        for p in range(c):
+            l = A[p * lda + c]
+            d -= (l * l.conjugate()).real
+        if not d > 0.0:
+            return c + 1
+        d = math.sqrt(d)
+        A[c * lda + c] = d
+        for i in range(c + 1, width):
+            x = A[c * lda + i]
+            for p in range(c):
+                x -= A[p * lda + i] * A[p * lda + c].conjugate()
+            A[c * lda + i] = x / d
+    return 0
+
+
+@njit(**INNER)
+def _below(A, lda, L, ldl, m, width):
+    """A = A L^-H for the m rows of A (m x width), L (width x width), width <= 4."""
+    if width == 4:
+        a0 = A
+        a1, a2, a3 = move(a0, lda), move(a0, 2 * lda), move(a0, 3 * lda)
+        d0, d1 = 1 / L[0].real, 1 / L[ldl + 1].real
+        d2, d3 = 1 / L[2 * ldl + 2].real, 1 / L[3 * ldl + 3].real
+        l10, l20, l30 = L[1].conjugate(), L[2].conjugate(), L[3].conjugate()
+        l21, l31 = L[ldl + 2].conjugate(), L[ldl + 3].conjugate()
+        l32 = L[2 * ldl + 3].conjugate()
+        for i in range(m):
+            x0 = a0[i] * d0
+            x1 = (a1[i] - x0 * l10) * d1
+            x2 = (a2[i] - x0 * l20 - x1 * l21) * d2
+            x3 = (a3[i] - x0 * l30 - x1 * l31 - x2 * l32) * d3
+            a0[i] = x0
+            a1[i] = x1
+            a2[i] = x2
+            a3[i] = x3
+        return
+    for c in range(width):
+        a = move(A, c * lda)
+        for p in range(c):
+            b, x = move(A, p * lda), L[p * ldl + c].conjugate()
+            for i in range(m):
+                a[i] -= b[i] * x
+        d = 1 / L[c * ldl + c].real
+        for i in range(m):
+            a[i] *= d
+
+
+def panel(A, lda, m, w, machine):
+    """Cholesky factorisation of the first w columns of an m-row panel, from the left, four columns
+    at a time. Returns 0, or 1 + the column whose pivot is not positive.
+    """
+    for j in range(0, w, 4):
+        width = min(4, w - j)
+        block = move(A, j * (lda + 1))
+        if j > 0:
+            row = move(A, j)
+            call_kernel(
+                machine[COLUMNS], (block, lda, row, lda, row, 1, lda, j, m - j, width, 1, machine)
+            )
+        bad = _corner(block, lda, width)
+        if bad:
+            return j + bad
+        _below(move(block, width), lda, block, lda, m - j - width, width)
+    return 0
+
+
+@njit(**INNER)
+def _subtract(M, ldl, r, w, x, y):
+    """y -= M x for M (r x w)."""
+    j = 0
+    while j + 3 < w:
+        m0 = move(M, j * ldl)
+        m1, m2, m3 = move(m0, ldl), move(m0, 2 * ldl), move(m0, 3 * ldl)
+        x0, x1, x2, x3 = x[j], x[j + 1], x[j + 2], x[j + 3]
+        for i in range(r):
+            y[i] -= m0[i] * x0 + m1[i] * x1 + m2[i] * x2 + m3[i] * x3
+        j += 4
+    while j < w:
+        m0, x0 = move(M, j * ldl), x[j]
+        for i in range(r):
+            y[i] -= m0[i] * x0
+        j += 1
+
+
+@njit(**SUMS)
+def _subtract_transposed(M, ldl, r, w, y, x):
+    """x -= M^T y for M (r x w)."""
+    j = 0
+    while j + 3 < w:
+        m0 = move(M, j * ldl)
+        m1, m2, m3 = move(m0, ldl), move(m0, 2 * ldl), move(m0, 3 * ldl)
+        s0, s1, s2, s3 = x[j], x[j + 1], x[j + 2], x[j + 3]
+        for i in range(r):
+            s0 -= m0[i] * y[i]
+            s1 -= m1[i] * y[i]
+            s2 -= m2[i] * y[i]
+            s3 -= m3[i] * y[i]
+        x[j], x[j + 1], x[j + 2], x[j + 3] = s0, s1, s2, s3
+        j += 4
+    while j < w:
+        m0, s0 = move(M, j * ldl), x[j]
+        for i in range(r):
+            s0 -= m0[i] * y[i]
+        x[j] = s0
+        j += 1
+
+
+@njit(**INNER)
+def _leading(L, ldl, j, width, X, k):
+    """Solve with the width x width block of L at j, forwards."""
+    for c in range(j, j + width):
+        y = move(X, c * k)
+        for p in range(j, c):
+            l, z = L[p * ldl + c], move(X, p * k)
+            for i in range(k):
+                y[i] -= l * z[i]
+        d = 1 / L[c * ldl + c].real
+        for i in range(k):
+            y[i] *= d
+
+
+def forwards(L, ldl, w, X, k, machine):
+    """X = L^-1 X for L (w x w)."""
+    if k > 1 and (w * w * k > _LARGE or not is_real(L[0])):
+        one = one_of(L)
+        trsm(machine[TRSM], (82, 76, 84, 78, k, w, one, L, ldl, X, k))
+        return 0
+    for j in range(0, w, 4):
+        width = min(4, w - j)
+        if k > 1 and j > 0:
+            l, x = move(L, j), move(X, j * k)
+            call_kernel(machine[COLUMNS], (x, k, X, k, l, 1, ldl, j, k, width, 1, machine))
+        _leading(L, ldl, j, width, X, k)
+        if k == 1 and j + 4 < w:
+            _subtract(move(L, j * ldl + j + 4), ldl, w - j - 4, 4, move(X, j), move(X, j + 4))
+    return 0
+
+
+def times(M, ldl, r, w, X, Y, k, machine):
+    """Y (r x k) = -M X for M (r x w)."""
+    if k == 1:
+        for i in range(r):
+            Y[i] = 0
+        _subtract(M, ldl, r, w, X, Y)
+    elif r * w * k > _LARGE or not is_real(M[0]):
+        one = one_of(M)
+        gemm(machine[GEMM], (78, 84, k, r, w, -one, X, k, M, ldl, one - one, Y, k))
+    else:
+        call_kernel(machine[COLUMNS], (Y, k, X, k, M, 1, ldl, w, k, r, 0, machine))
+    return 0
+
+
+def transposed_times(M, ldl, r, w, Y, X, k, machine):
+    """X -= M^T Y for M (r x w)."""
+    if k == 1:
+        _subtract_transposed(M, ldl, r, w, Y, X)
+    elif r * w * k > _LARGE or not is_real(M[0]):
+        one = one_of(M)
+        gemm(machine[GEMM], (78, 78, k, w, r, -one, Y, k, M, ldl, one, X, k))
+    else:
+        call_kernel(machine[COLUMNS], (X, k, Y, k, M, ldl, 1, r, k, w, 1, machine))
+    return 0
+
+
+@njit(**INNER)
+def _trailing(L, ldl, j, width, X, k):
+    """Solve with the transposed width x width block of L at j, backwards."""
+    for c in range(j + width - 1, j - 1, -1):
+        y = move(X, c * k)
+        for p in range(c + 1, j + width):
+            l, z = L[c * ldl + p], move(X, p * k)
+            for i in range(k):
+                y[i] -= l * z[i]
+        d = 1 / L[c * ldl + c].real
+        for i in range(k):
+            y[i] *= d
+
+
+def backwards(L, ldl, w, X, k, machine):
+    """X = L^-T X for L (w x w)."""
+    if k > 1 and (w * w * k > _LARGE or not is_real(L[0])):
+        one = one_of(L)
+        trsm(machine[TRSM], (82, 76, 78, 78, k, w, one, L, ldl, X, k))
+        return 0
+    for j in range((w - 1) // 4 * 4, -1, -4):
+        width = min(4, w - j)
+        rest = w - j - width
+        l, y = move(L, j * ldl + j + width), move(X, (j + width) * k)
+        if k == 1:
+            _subtract_transposed(l, ldl, rest, width, y, move(X, j))
+        elif rest > 0:
+            x = move(X, j * k)
+            call_kernel(machine[COLUMNS], (x, k, y, k, l, ldl, 1, rest, k, width, 1, machine))
+        _trailing(L, ldl, j, width, X, k)
+    return 0
+
+
+def over(L, ldl, w, Y, ldy, r, machine):
+    """Y = Y L^-1 for Y (r x w)."""
+    if w + r > _FRONT or not is_real(L[0]):
+        one = one_of(L)
+        trsm(machine[TRSM], (82, 76, 78, 78, r, w, one, L, ldl, Y, ldy))
+        return 0
+    for j in range((w - 1) // 4 * 4, -1, -4):
+        width = min(4, w - j)
+        rest = w - j - width
+        if rest > 0:
+            l, x, y = move(L, j * ldl + j + width), move(Y, j * ldy), move(Y, (j + width) * ldy)
+            call_kernel(machine[COLUMNS], (x, ldy, y, ldy, l, ldl, 1, rest, r, width, 1, machine))
+        for c in range(j + width - 1, j - 1, -1):
+            y = move(Y, c * ldy)
+            for p in range(c + 1, j + width):
+                a, z = L[c * ldl + p], move(Y, p * ldy)
+                for i in range(r):
+                    y[i] -= a * z[i]
+            d = 1 / L[c * ldl + c].real
+            for i in range(r):
+                y[i] *= d
+    return 0
+
+
+def inverse_block(L, ldl, w, Y, ldy, r, Z21, Z, ldz, machine):
+    """Lower triangle of Z (w x w) = (L L^H)^-1 - Y^H Z21; what is above it may be overwritten."""
+    one = one_of(L)
+    if w <= _TINY:
+        for j in range(w):  # W = L^-1, column by column
+            Z[j * ldz + j] = 1 / L[j * ldl + j].real
+            for i in range(j + 1, w):
+                x = one - one
+                for p in range(j, i):
+                    x -= L[p * ldl + i] * Z[j * ldz + p]
+                Z[j * ldz + i] = x / L[i * ldl + i].real
+        for j in range(w):  # W^H W; row i of column j needs rows i and below alone
+            for i in range(j, w):
+                x = one - one
+                for p in range(i, w):
+                    x += Z[i * ldz + p].conjugate() * Z[j * ldz + p]
+                Z[j * ldz + i] = x
+    else:
+        for j in range(w):
+            for i in range(j, w):
+                Z[j * ldz + i] = L[j * ldl + i]
+        potri(machine[POTRI], (76, w, Z, ldz, 0))
+    if r == 0:
+        return 0
+    if is_real(L[0]) and w + r <= _FRONT:
+        for j in range(w):
+            y = move(Z21, j * ldz)
+            _subtract_transposed(move(Y, j * ldy), ldy, r, w - j, y, move(Z, j * (ldz + 1)))
+        return 0
+    for j in range(0, w, 64):
+        width = min(64, w - j)
+        y, z, to = move(Y, j * ldy), move(Z21, j * ldz), move(Z, j * (ldz + 1))
+        gemm(machine[GEMM], (67, 78, w - j, width, r, -one, y, ldy, z, ldz, one, to, ldz))
+    return 0
+
+
+_i = types.int64
+
+
+def _signature(kernel: str):
+    """p a matrix, i an integer; the last argument is the table of addresses."""
+
+    def of(dtype):
+        p = types.CPointer(dtype)
+        return _i(*(p if c == "p" else _i for c in kernel), types.CPointer(_i))
+
+    return of
+
+
+# In the order of their places in `machine`, after BLAS's.
+KERNELS = [
+    (columns, _signature("pipipiiiiii")),
+    (update, _signature("pipiiii")),
+    (panel, _signature("piii")),
+    (forwards, _signature("piipi")),
+    (backwards, _signature("piipi")),
+    (times, _signature("piiippi")),
+    (transposed_times, _signature("piiippi")),
+    (over, _signature("piipii")),
+    (inverse_block, _signature("piipiippi")),
+]

@@ -1,0 +1,94 @@
+"""The table of addresses that compiled code calls, and how many threads BLAS may use."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import Lock
+
+import numpy as np
+from numba import cfunc, from_dtype
+from numba.extending import get_cython_function_address
+
+from .kernels import KERNELS
+from .options import KERNEL
+from .tile import tile_rows
+
+__all__ = ["machine", "one_thread"]
+
+log = logging.getLogger("sparse_solver")
+
+
+@functools.lru_cache
+def machine(dtype: str) -> np.ndarray:
+    """Addresses, in the order of the places named in `calls`, for this NumPy element type."""
+    letter = {"float32": "s", "float64": "d", "complex64": "c", "complex128": "z"}[dtype]
+    hermitian = "he" if letter in "cz" else "sy"
+    names = ("gemm", f"{hermitian}rk", "trsm", f"{hermitian}mm")
+    found = [get_cython_function_address("scipy.linalg.cython_blas", letter + name) for name in names]
+    found.append(get_cython_function_address("scipy.linalg.cython_lapack", f"{letter}potri"))
+    kind = from_dtype(np.dtype(dtype))
+    start = time.perf_counter()
+    for kernel, signature in KERNELS:
+        compiled = cfunc(signature(kind), **KERNEL)(kernel)  # type: ignore[type-var]
+        _kept.append(compiled)
+        found.append(int(compiled.address))  # type: ignore[arg-type]
+    seconds = time.perf_counter() - start
+    if seconds > 1:
+        log.info(
+            "compiled the dense kernels of the multifrontal engine for %s in %.1f s", dtype, seconds
+        )
+    found += [tile_rows(np.dtype(dtype).itemsize), _yield_address()]
+    return np.array(found, np.int64)
+
+
+_kept: list = []  # compiled functions live as long as their addresses are called
+
+
+def _yield_address() -> int:
+    """Of the system's function by which a thread lets others run."""
+    if hasattr(ctypes, "windll"):
+        function = ctypes.windll.kernel32.SwitchToThread
+    else:
+        function = ctypes.CDLL(None).sched_yield
+    return ctypes.cast(function, ctypes.c_void_p).value or 0
+
+
+@functools.lru_cache
+def _libraries() -> list:
+    import scipy.linalg.cython_blas  # noqa: F401
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="blas").lib_controllers
+
+
+_lock = Lock()
+_users = 0
+_before: list[int] = []
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One thread inside BLAS while this library's own share the work; as it was afterwards.
+
+    Two teams of threads on the same cores stall each other for many times the work itself.
+    """
+    global _users, _before
+    with _lock:
+        if _users == 0:
+            _before = [library.num_threads for library in _libraries()]
+            for library in _libraries():
+                library.set_num_threads(1)
+        _users += 1
+    try:
+        yield
+    finally:
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                for library, threads in zip(_libraries(), _before, strict=True):
+                    library.set_num_threads(threads)

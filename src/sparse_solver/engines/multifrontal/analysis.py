@@ -151,7 +151,7 @@ def analyse(indptr: np.ndarray, indices: np.ndarray, order: np.ndarray) -> Analy
     arrays = (*where, bounds, offset, order, rows, relative, reach)
     fields = [np.ascontiguousarray(array) for array in arrays]
     return Analysis(
-        Fronts(*fields, n, fronts, int(bounds[-1])),
+        Fronts(*fields, n, fronts, int(bounds[-1])),  # type: ignore[call-arg, arg-type]
         kept,
         int(lane),
         tasks.arrays(),

@@ -71,17 +71,19 @@ def _extend_add(F, c, U, D, ldd, shift, c0, c1):
 
 
 @njit(**INNER)
-def _assemble(F, s, values, L, arena, kept, lane_size, lane, c0, c1):
-    """Block column c0:c1 of the panel of s: A's entries and the children's updates."""
-    m = F.column[s + 1] - F.column[s] + F.start[s + 1] - F.start[s]
-    b = F.block[s]
+def _assemble(F, s, j, values, L, arena, kept, lane_size, lane):
+    """Block column j of the panel of s: A's entries and the children's updates."""
+    w = F.column[s + 1] - F.column[s]
+    m, b = w + F.start[s + 1] - F.start[s], F.block[s]
+    c0 = j * b
+    c1 = min(c0 + b, w)
     A = move(L, F.panel[s])
-    d0 = block_start(c0 // b, b, m)
+    d0 = block_start(j, b, m)
     d1 = d0 + (c1 - c0) * (m - c0)
     for i in range(d0, d1):
         A[i] = 0
     e0, e1 = F.begin[s], F.begin[s + 1]
-    if c1 - c0 < F.column[s + 1] - F.column[s]:
+    if c1 - c0 < w:
         e0, e1 = _search(F.target, e0, e1, d0), _search(F.target, e0, e1, d1)
     for e in range(e0, e1):
         A[F.target[e]] = values[F.source[e]].conjugate()
@@ -146,7 +148,8 @@ def _subtree(F, t, values, L, arena, kept, lane_size, lane, machine, state):
             return
         w = F.column[s + 1] - F.column[s]
         r = F.start[s + 1] - F.start[s]
-        _assemble(F, s, values, L, arena, kept, lane_size, lane, 0, w)
+        for j in range(-(-w // F.block[s])):  # just one
+            _assemble(F, s, j, values, L, arena, kept, lane_size, lane)
         bad = _factor_panel(move(L, F.panel[s]), w + r, w, machine)
         if bad:
             fetch_min(state, BAD, F.column[s] + bad - 1)
@@ -167,7 +170,7 @@ def _tile(F, kind, s, j, k, values, L, arena, kept, lane_size, lane, machine, st
     c1 = min(c0 + b, w)
     D, ldd = move(L, F.panel[s] + block_start(j, b, m)), m - c0
     if kind == ASSEMBLE:
-        _assemble(F, s, values, L, arena, kept, lane_size, lane, c0, c1)
+        _assemble(F, s, j, values, L, arena, kept, lane_size, lane)
     elif kind == DIAGONAL:
         bad = call_kernel(machine[PANEL], (D, ldd, c1 - c0, c1 - c0, machine))
         if bad:

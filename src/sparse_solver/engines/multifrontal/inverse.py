@@ -32,8 +32,8 @@ _SMALL = 100  # rows of a front up to which our own kernels are used
 
 
 @njit(**INNER)
-def gather(F, c, Z, arena, kept, lane_size, lane, j0, j1):
-    """Columns j0:j1 of Z22 of front c, from the inverse on its parent's front."""
+def gather(F, c, block, Z, arena, kept, lane_size, lane):
+    """A block of columns of Z22 of front c, from the inverse on its parent's front."""
     p = F.up[c]
     begin = F.start[c]
     r = F.start[c + 1] - begin
@@ -43,6 +43,8 @@ def gather(F, c, Z, arena, kept, lane_size, lane, j0, j1):
     ub, up = update_width(r), update_width(rp)
     V = move(arena, update_place(F, p, kept, lane_size, lane))
     U = move(arena, update_place(F, c, kept, lane_size, lane))
+    j0 = block * ub
+    j1 = min(j0 + ub, r)
     A, rel = move(Z, F.panel[p]), move(F.relative, begin)
     for j in range(j0, j1):
         k = j // ub

@@ -190,7 +190,8 @@ def forwards(L, ldl, w, X, k, machine):
             call_kernel(machine[COLUMNS], (x, k, X, k, l, 1, ldl, j, k, width, 1, machine))
         _leading(L, ldl, j, width, X, k)
         if k == 1 and j + 4 < w:
-            _subtract(move(L, j * ldl + j + 4), ldl, w - j - 4, 4, move(X, j), move(X, j + 4))
+            rest = w - j - width
+            _subtract(move(L, j * ldl + j + 4), ldl, rest, width, move(X, j), move(X, j + 4))
     return 0
 
 

@@ -100,7 +100,9 @@ def _subtree(F, t, L, Z, Y, room, kept, lane_size, lane, mirror, out, machine, s
         # All children at once, before a descendant takes the place of Z22.
         for p in range(F.child_begin[s], F.child_begin[s + 1]):
             c = F.child[p]
-            gather(F, c, Z, room, kept, lane_size, lane, 0, F.start[c + 1] - F.start[c])
+            r = F.start[c + 1] - F.start[c]
+            for j in range(-(-r // update_width(r))):
+                gather(F, c, j, Z, room, kept, lane_size, lane)
 
 
 @njit(**OUTER)
@@ -124,9 +126,7 @@ def selected_inverse(table, graph, L, Z, Y, shared, arena, sizes, mirror, out, l
         if kind == SUBTREE:
             _subtree(F, s, l, z, own, room, kept, lane_size, lane, twin, result, M, S)
         elif kind == GATHER:
-            r = F.start[s + 1] - F.start[s]
-            b = update_width(r)
-            gather(F, s, z, room, kept, lane_size, lane, j * b, min(r, j * b + b))
+            gather(F, s, j, z, room, kept, lane_size, lane)
         elif kind == BELOW:
             below_front(F, s, j, i, l, z, common, room, kept, lane_size, lane, M)
         elif kind != JOIN:

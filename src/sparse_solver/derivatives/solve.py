@@ -16,7 +16,6 @@ derivatives. A pattern crosses as its integer handle, options as a string.
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -24,14 +23,13 @@ import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 
-from ..errors import NonFiniteError
 from ..matrix import Pattern
 from ..matrix.pattern import pattern_of
 from ..matrix.plain import is_plain, numbers
 from ..matrix.products import outer_numbers, product, sampled_outer
 from ..matrix.rule import Rule
-from ..planning import Factored, Planner, obtain, planner_for
-from .token import factors_of, token_of
+from ..planning import BatchFactored, Factored, Planner, obtain, planner_of
+from .token import batch_of, factors_of, token_of
 
 __all__ = ["factor", "solve"]
 
@@ -53,33 +51,24 @@ def _factor_plain(values: Tensor, P: Pattern, how: str) -> Tensor:
     v = _host(values)
     if v.ndim == 1:
         return token_of([obtain(P, how, v)], ())
-    return token_of(_factor_items(planner_for(P, how), v), v.shape[:-1])
+    return token_of(_factor_batch(planner_of(P, how, v.dtype), v), v.shape[:-1])
 
 
 def _host(t: Tensor) -> np.ndarray:
     return numbers(t if t.device.type == "cpu" else t.cpu())
 
 
-def _factor_items(planner: Planner, values: np.ndarray) -> list[Factored]:
-    factors = []
-    for item, v in enumerate(values.reshape(math.prod(values.shape[:-1]), values.shape[-1])):
-        with _item(item) if values.ndim > 1 else nullcontext():
-            factors.append(Factored(planner, v.copy()))
-    return factors
+def _factor_batch(planner: Planner, values: np.ndarray, tolerant: bool = False) -> BatchFactored:
+    return BatchFactored(planner, _flattened(values, 1), tolerant)
 
 
-class _item:
-    """Says which item of a batch an error came from."""
-
-    def __init__(self, item: int) -> None:
-        self.item = item
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if isinstance(error, (torch.linalg.LinAlgError, NonFiniteError)):
-            error.item = self.item  # type: ignore[union-attr]
+def _flattened(a: np.ndarray, kept: int) -> np.ndarray:
+    """All but the last `kept` dimensions in one, without copying what only repeats."""
+    batch = a.shape[: a.ndim - kept]
+    shape = math.prod(batch), *a.shape[a.ndim - kept :]
+    if len(batch) > 1 and not any(a.strides[: len(batch)]) and shape[0]:
+        return np.broadcast_to(a[(0,) * len(batch)], shape)
+    return a.reshape(shape)
 
 
 def _solve(values: Tensor, b: Tensor, token: Tensor, pattern: int, how: str, trans: bool) -> Tensor:
@@ -91,18 +80,55 @@ def _solve(values: Tensor, b: Tensor, token: Tensor, pattern: int, how: str, tra
 def _solve_numbers(
     values: Tensor, b: np.ndarray, token: Tensor, pattern: int, how: str, trans: bool
 ) -> np.ndarray:
-    factors = factors_of(token)
     if values.ndim == 1:
+        factors = factors_of(token)
         factored = factors[0] if factors else obtain(pattern_of(pattern), how, _host(values))
         return factored.solve(b, trans)
-    if factors is None:
-        factors = _factor_items(planner_for(pattern_of(pattern), how), _host(values))
-    items = b.reshape(len(factors), *b.shape[values.ndim - 1 :])
-    x = np.empty(items.shape, b.dtype)
-    for item, factored in enumerate(factors):
-        with _item(item):
-            x[item] = factored.solve(items[item], trans)
-    return x.reshape(b.shape)
+    batch, index = _batch(values, token, pattern, how)
+    items = _flattened(b, b.ndim - values.ndim + 1)
+    if index is None:
+        return batch.solve(items, trans).reshape(b.shape)
+    return _solve_some(batch, index, items, trans).reshape(b.shape)
+
+
+def _batch(
+    values: Tensor, token: Tensor, pattern: int, how: str
+) -> tuple[BatchFactored, np.ndarray | None]:
+    found = batch_of(token)
+    if found is not None:
+        return found
+    numbers = _host(values)
+    return _factor_batch(planner_of(pattern_of(pattern), how, numbers.dtype), numbers), None
+
+
+def _solve_some(
+    batch: BatchFactored, index: np.ndarray, b: np.ndarray, trans: bool
+) -> np.ndarray:
+    """Solve with items picked, or repeated, by views of the token: repetitions become columns."""
+    count = np.bincount(index, minlength=len(batch))
+    order = np.argsort(index, kind="stable")
+    turn = np.empty(len(index), np.int64)  # which repetition each is
+    turn[order] = np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
+    columns = b[..., None] if b.ndim == 2 else b
+    wide = np.zeros((len(batch), int(count.max(initial=0)), *columns.shape[1:]), b.dtype)
+    wide[index, turn] = columns
+    n, k = columns.shape[1:]
+    packed = np.ascontiguousarray(np.moveaxis(wide, 1, 2)).reshape(len(batch), n, -1)
+    x = batch.solve(packed, trans).reshape(len(batch), n, -1, k)
+    return x[index, :, turn].reshape(b.shape)
+
+
+def _gradient_numbers(
+    lam: np.ndarray, x: np.ndarray, token: Tensor, i: np.ndarray, j: np.ndarray, vector: bool
+) -> np.ndarray:
+    """-lambda_i conj(x_j) at the nonzeros."""
+    batch = batch_of(token) if token.ndim else None
+    if batch is None or batch[1] is not None:
+        return outer_numbers(-lam, x, i, j, vector)
+    kept = 1 if vector else 2
+    return batch[0].outer(_flattened(lam, kept), _flattened(x, kept), i, j).reshape(
+        *token.shape, len(i)
+    )
 
 
 for _device in ("CPU", "CUDA"):
@@ -139,9 +165,14 @@ def factor(values: Tensor, pattern: Pattern, how: str) -> Tensor:
     return factor_op(values.detach(), pattern.handle, how)
 
 
-def factor_anew(values: Tensor, planner: Planner) -> Tensor:
-    """A token (*B) for fresh factors of values (*B, nnz), which no cache keeps."""
-    return token_of(_factor_items(planner, _host(values)), values.shape[:-1])
+def factor_anew(values: Tensor, planner: Planner, tolerant: bool = False) -> Tensor:
+    """A token (*B) for fresh factors of values (*B, nnz), which no cache keeps; if `tolerant`, with
+    the failures of a batch's items kept on the batch rather than raised.
+    """
+    v = _host(values)
+    if v.ndim == 1:
+        return token_of([Factored(planner, v.copy())], ())
+    return token_of(_factor_batch(planner, v, tolerant), v.shape[:-1])
 
 
 def solve(
@@ -204,7 +235,8 @@ class _Solve(Rule):
             # No graph to build: the same two lines as below on bare numbers.
             lam = _solve_numbers(values, numbers(g).conj(), token, *how).conj()
             if ctx.needs_input_grad[0]:
-                A_bar = torch.from_numpy(outer_numbers(-lam, numbers(x), i.numpy(), j.numpy(), vector))
+                places = i.numpy(), j.numpy()
+                A_bar = torch.from_numpy(_gradient_numbers(lam, numbers(x), token, *places, vector))
             return A_bar, torch.from_numpy(lam), None, None, None, None, None, None
         # A^H lambda = g  <=>  A^T conj(lambda) = conj(g)
         lam = _Solve.apply(values, g.conj(), token, rows, cols, *how).conj()

@@ -1,26 +1,28 @@
 """Tokens: how a factor travels through graphs, transforms and compiled code.
 
-A token is an int64 tensor with an element per matrix, whose *storage* owns the list of factors into
-which the elements point. Saved for backward, it keeps them alive exactly as long as autograd keeps
-saved tensors; through views, wrappers of torch.func and tensors saved by compiled code the storage
-stays the same. A token that was copied owns nothing: then the matrix is factored again, which is
-right, only slower.
+A token is an int64 tensor with an element per matrix, whose *storage* owns the factors into which the
+elements point: a list, or for a batch a `BatchFactored`, which is one too. Saved for backward, it
+keeps them alive exactly as long as autograd keeps saved tensors; through views, wrappers of torch.func
+and tensors saved by compiled code the storage stays the same. A token that was copied owns nothing:
+then the matrix is factored again, which is right, only slower.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..planning import Factored
+from ..planning import BatchFactored, Factored
 
-__all__ = ["factors_of", "token_of"]
+__all__ = ["batch_of", "factors_of", "token_of"]
 
 _ZERO = np.zeros((), np.int64)
 
 
-def token_of(factors: list[Factored], shape: tuple[int, ...] | torch.Size) -> Tensor:
+def token_of(factors: Sequence[Factored], shape: tuple[int, ...] | torch.Size) -> Tensor:
     """A token of this shape that owns `factors`, one per element."""
     if shape:
         token = torch.arange(len(factors), device="cpu").reshape(shape)
@@ -33,6 +35,19 @@ def token_of(factors: list[Factored], shape: tuple[int, ...] | torch.Size) -> Te
 def factors_of(token: Tensor) -> list[Factored] | None:
     """The factors, one per element, or None for a copy, which owns none."""
     owned = getattr(token.untyped_storage(), "_sparse_solver_factors", None)
-    if owned is None or token.ndim == 0 and len(owned) == 1:
+    if owned is None or token.ndim == 0 and len(owned) == 1 and isinstance(owned, list):
         return owned
     return [owned[i] for i in token.reshape(-1).tolist()]
+
+
+def batch_of(token: Tensor) -> tuple[BatchFactored, np.ndarray | None] | None:
+    """(batch, which of its items the elements are), the latter None for all of them in order; None
+    for a copy.
+    """
+    owned = getattr(token.untyped_storage(), "_sparse_solver_factors", None)
+    if not isinstance(owned, BatchFactored):
+        return None
+    if token.numel() == len(owned) and token.is_contiguous():
+        return owned, None  # a token's elements are never written to
+    index = token.reshape(-1).numpy()
+    return owned, None if np.array_equal(index, np.arange(len(owned))) else index

@@ -20,7 +20,7 @@ from .factored import Factored
 from .method import decode
 from .planner import Planner, Spare
 
-__all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for"]
+__all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for", "planner_of"]
 
 PATTERNS = 8
 _FIRST = 512
@@ -74,6 +74,13 @@ def _slot(pattern: Pattern, how: str, dtype: np.dtype) -> _Slot:
             dropped = _slots.popitem(last=False)
     del dropped
     return slot
+
+
+def planner_of(pattern: Pattern, how: str, dtype: np.dtype) -> Planner:
+    """The planner kept for this pattern, so that batches find their analysis again."""
+    if not decode(how)[1].reuse:
+        return planner_for(pattern, how)
+    return _slot(pattern, how, dtype).planner
 
 
 def planner_for(pattern: Pattern, how: str, promised: bool = False) -> Planner:

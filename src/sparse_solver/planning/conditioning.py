@@ -23,7 +23,7 @@ import numpy as np
 from ..engines import Numeric
 from .equations import Equations
 
-__all__ = ["inverse_norm", "is_dominant", "null_unknown", "probe", "random_vector"]
+__all__ = ["inverse_norm", "is_dominant", "null_unknown", "probe", "probe_limit", "random_vector"]
 
 _MARGIN = 1e4  # units of eps above which the certificate is trusted over rounding
 _LUCK = 0.25  # eps to this power: how small a share of a null vector the probe may happen to have
@@ -55,7 +55,12 @@ def probe(eq: Equations, numeric: Numeric, z: np.ndarray) -> bool:
         rhs = (eq.row_sums * z).astype(eq.values.dtype)
         y = column_sums * numeric.solve(rhs)
         size = float(np.linalg.norm(y))
-    return not size < eq.eps**_LUCK / (eq.eps * np.sqrt(eq.n))
+    return not size < probe_limit(eq.eps, eq.n)
+
+
+def probe_limit(eps: float, n: int) -> float:
+    """How large the answer to a probe may be without raising suspicion."""
+    return float(eps**_LUCK / (eps * np.sqrt(n)))
 
 
 def _scalings(eq: Equations) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,6 +81,7 @@ class Planner:
         self._uses = 0
         self._misses, self._patience = 0, 0  # of Cholesky, on matrices that were not definite
         self._random: np.ndarray | None = None
+        self.lanes: Any = None  # how batches on this pattern are eliminated, if any came
         self._sound = False
         self._kind_matters = not is_small(pattern.shape[0])
 

@@ -1,0 +1,23 @@
+"""Many small matrices on one pattern, eliminated side by side: one matrix per SIMD lane.
+
+Compiled when first needed, by numba, which nothing here imports before.
+"""
+
+from .elimination import Elimination, eliminate, weak_diagonal
+from .layout import BAD, DOMINANT, INDEFINITE, UNSYMMETRIC, WIDTH
+from .numeric import BatchNumeric, compiled, is_cached, kernels
+
+__all__ = [
+    "BAD",
+    "DOMINANT",
+    "INDEFINITE",
+    "UNSYMMETRIC",
+    "WIDTH",
+    "BatchNumeric",
+    "Elimination",
+    "compiled",
+    "eliminate",
+    "is_cached",
+    "kernels",
+    "weak_diagonal",
+]

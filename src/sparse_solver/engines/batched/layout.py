@@ -1,0 +1,4 @@
+"""Numbers that the compiled kernels and their callers agree on."""
+
+WIDTH = 8  # matrices in a block, one per SIMD lane
+DOMINANT, UNSYMMETRIC, INDEFINITE, BAD = 1, 2, 4, 8  # verdicts on an item, summed

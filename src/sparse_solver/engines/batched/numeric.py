@@ -1,0 +1,219 @@
+"""A batch of factorisations in the memory of the compiled kernel."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+from ..threads import share
+from .elimination import Elimination
+from .layout import BAD, DOMINANT, WIDTH
+
+__all__ = ["BatchNumeric", "compiled", "is_cached", "kernels"]
+
+_CHUNKS = 4  # pieces of work per thread
+_SPAN = 2e5  # operations from which a second thread is worth starting
+_LINE = 64  # bytes
+
+compiled: set[np.dtype] = set()  # element types whose kernels ran in this process
+
+
+@lru_cache(maxsize=1)
+def kernels() -> ModuleType | None:
+    """The compiled loops, or None where numba can't be used."""
+    try:
+        from . import kernels
+    except (ImportError, RuntimeError):  # no numba, or nowhere to keep what it compiles
+        return None
+    return kernels
+
+
+@lru_cache(maxsize=1)
+def is_cached() -> bool:
+    """Whether an earlier process seems to have left the compiled kernels on disk."""
+    return any((Path(__file__).parent / "__pycache__").glob("kernels.factor-*.nbi"))
+
+
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    length = int(np.prod(shape)) * dtype.itemsize
+    raw = np.empty(length + _LINE, np.uint8)
+    start = -raw.ctypes.data % _LINE
+    return raw[start : start + length].view(dtype).reshape(shape)
+
+
+class BatchNumeric:
+    """Matrices on one pattern, each factored in its lane.
+
+    Parameters
+    ----------
+    plan : Elimination
+    values : array, shape (items, nnz)
+        May repeat one item with stride 0.
+    mirrored : {0, 1, 2}
+        Whether to test A = A^T (1) or A = A^H (2).
+    definite : bool
+        Whether to test that all pivots are positive.
+    threads : int
+    spare : deque
+        Memory of an earlier batch, used if it fits; this one's goes there in the end.
+
+    Attributes
+    ----------
+    verdicts : int64 array, shape (items,)
+        Sums of DOMINANT, UNSYMMETRIC, INDEFINITE and BAD.
+    norms : float64 array, shape (items, 2)
+        The largest row sum and column sum of absolute values.
+    """
+
+    def __init__(
+        self,
+        plan: Elimination,
+        values: np.ndarray,
+        mirrored: int,
+        definite: bool,
+        threads: int,
+        spare: deque[np.ndarray],
+    ) -> None:
+        began = time.perf_counter()
+        self.plan, self.dtype, self.threads = plan, values.dtype, threads
+        self.items = len(values)
+        self._spare = spare
+        shape = -(-self.items // WIDTH), plan.height, WIDTH
+        self.blocks = _take(spare, shape, values.dtype)
+        self.norms = np.empty((self.items, 2))
+        self.verdicts = np.zeros(self.items, np.int64)
+        self._real = np.empty(0, np.empty(0, values.dtype).real.dtype)
+        self.eps = float(np.finfo(values.dtype).eps)
+        flat, stride = _flat(values)
+        kernel = _kernels().factor
+        p = plan
+        structure = (p.n, p.nnz, p.symmetric, p.rows, p.cols, p.diagonal, p.upper, p.mirror)
+        structure += p.factor_arguments()
+
+        def work(first: int, last: int) -> None:
+            kernel(
+                flat, stride, self.blocks, self.norms, self.verdicts, self._real, first, last,
+                self.eps, MARGIN, mirrored, definite, *structure,
+            )  # fmt: skip
+
+        self._share(work, plan.flops + 10.0 * plan.nnz)
+        compiled.add(values.dtype)
+        self.seconds = time.perf_counter() - began
+
+    def __del__(self) -> None:
+        blocks = getattr(self, "blocks", None)
+        if blocks is not None:
+            self._spare.append(blocks)
+
+    @property
+    def memory(self) -> int:
+        """Bytes."""
+        return self.blocks.nbytes
+
+    def values_of(self, item: int) -> np.ndarray:
+        """The values (nnz,) of an item, as they were when it was factored."""
+        rows = self.blocks[item // WIDTH, : self.plan.nnz]
+        lane = item % WIDTH
+        if self.dtype.kind != "c":
+            return rows[:, lane].copy()
+        planes = rows.view(self._real.dtype).reshape(self.plan.nnz, 2, WIDTH)
+        return (planes[:, 0, lane] + 1j * planes[:, 1, lane]).astype(self.dtype)
+
+    def suspect(self, z: np.ndarray, limit: float, normwise: float) -> None:
+        """Solve for a random vector where the diagonal does not dominate; huge answers are BAD."""
+        if (self.verdicts & DOMINANT).all():
+            return
+        kernel, p = _kernels().suspect, self.plan
+
+        def work(first: int, last: int) -> None:
+            kernel(
+                self.blocks, self.norms, self._real, z, self.verdicts, first, last,
+                0 if p.symmetric else 1, limit, normwise * self.eps, p.n, p.nnz, *p.solve_arguments(),
+            )  # fmt: skip
+
+        self._share(work, 8.0 * p.nnz_factor + 30.0 * p.nnz)
+
+    def solve(
+        self, b: np.ndarray, transposed: bool, check: bool, normwise: float, componentwise: float
+    ) -> tuple[np.ndarray, np.ndarray, float, int]:
+        """(x, which are not accurate, largest backward error, most refinement steps) for b of shape
+        (items, n) or (items, n, k), of this dtype.
+        """
+        p = self.plan
+        columns = 1 if b.ndim == 2 else b.shape[2]
+        flat, stride = _flat(b)
+        x = np.empty(b.shape, self.dtype)
+        verdicts = np.zeros(self.items, np.int64)
+        errors, steps = np.zeros(self.items), np.zeros(self.items, np.int64)
+        mode = 0 if p.symmetric else 2 if transposed else 1
+        kernel, out = _kernels().solve, x.reshape(-1)
+        # Sizes |Re| + |Im| may make the componentwise error of complex numbers look half as large.
+        componentwise *= self.eps * (0.5 if self.dtype.kind == "c" else 1.0)
+
+        def work(first: int, last: int) -> None:
+            kernel(
+                self.blocks, self.norms, self._real, flat, stride, columns, 1, out, columns, verdicts,
+                errors, steps, first, last, mode, check, normwise * self.eps, componentwise,
+                p.n, p.nnz, *p.solve_arguments(),
+            )  # fmt: skip
+
+        self._share(work, columns * (4.0 * p.nnz_factor + 10.0 * p.nnz))
+        bad = np.flatnonzero(verdicts & BAD)
+        return x, bad, float(errors.max(initial=0.0)), int(steps.max(initial=0))
+
+    def outer(self, y: np.ndarray, x: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """-y_i conj(x_j) at the nonzeros (i, j), summed over columns: (items, nnz)."""
+        p, kernel = self.plan, _kernels().outer
+        columns = 1 if y.ndim == 2 else y.shape[2]
+        out = np.empty((self.items, p.nnz), self.dtype)
+        flat = [np.ascontiguousarray(a).reshape(-1) for a in (y, x, out)]
+
+        def work(first: int, last: int) -> None:
+            last = min(last * WIDTH, self.items)
+            kernel(*flat, i, j, first * WIDTH, last, p.n, columns)
+
+        self._share(work, 8.0 * p.nnz * columns)
+        return out
+
+    def _share(self, work: object, operations: float) -> None:
+        """``work(first, last)`` over all blocks; `operations` is what one item takes."""
+        blocks = len(self.blocks)
+        threads = self.threads if operations * self.items > _SPAN else 1
+        pieces = min(blocks, _CHUNKS * threads if threads > 1 else 1)
+        bounds = np.linspace(0, blocks, pieces + 1).astype(int).tolist()
+        share(lambda k: work(bounds[k], bounds[k + 1]), pieces, threads)  # type: ignore[operator]
+
+
+MARGIN = 1e4  # units of eps by which a diagonal must dominate, over rounding
+
+
+def _kernels() -> ModuleType:
+    module = kernels()
+    assert module is not None
+    return module
+
+
+def _take(spare: deque[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    try:
+        kept = spare.pop()
+    except IndexError:
+        kept = None
+    if kept is not None and kept.shape == shape and kept.dtype == dtype:
+        return kept
+    del kept  # before the new one is made
+    return _aligned(shape, dtype)
+
+
+def _flat(a: np.ndarray) -> tuple[np.ndarray, int]:
+    """(numbers in a row, stride from item to item): one kind of array, so that one kernel serves."""
+    if a.shape[0] > 1 and a.strides[0] == 0:
+        a, stride = a[0], 0
+    else:
+        stride = int(np.prod(a.shape[1:]))
+    flat = np.ascontiguousarray(a).reshape(-1)
+    return flat if flat.flags.writeable else flat.copy(), stride

@@ -1,0 +1,54 @@
+"""Independent pieces of work over threads, begun and ended with the call.
+
+Threads are started by hand: executors take locks at module level, and a garbage collection while one
+is held may run a finaliser that solves.
+"""
+
+from __future__ import annotations
+
+import _thread
+import itertools
+from collections.abc import Callable
+
+__all__ = ["share"]
+
+
+def share(work: Callable[[int], None], count: int, threads: int) -> None:
+    """Call ``work(0) ... work(count - 1)``, each once, over at most `threads` threads.
+
+    `work` must release the GIL for this to pay. The first error is raised, after all have ended; which
+    pieces were done then is not defined.
+    """
+    threads = min(threads, count)
+    if threads <= 1:
+        for k in range(count):
+            work(k)
+        return
+    counter = itertools.count()
+    errors: list[BaseException] = []
+
+    def take_turns() -> None:
+        try:
+            while (k := next(counter)) < count and not errors:
+                work(k)
+        except BaseException as error:  # raised below, in the caller's thread
+            errors.append(error)
+
+    def on_its_own(done: _thread.LockType) -> None:
+        take_turns()
+        done.release()
+
+    running = []
+    for _ in range(threads - 1):
+        done = _thread.allocate_lock()
+        done.acquire()
+        try:
+            _thread.start_new_thread(on_its_own, (done,))
+        except RuntimeError:  # no more threads to be had; this one does the rest
+            break
+        running.append(done)
+    take_turns()
+    for done in running:
+        done.acquire()
+    if errors:
+        raise errors[0]

@@ -1,0 +1,240 @@
+"""`BatchFactored`: many matrices on one pattern, each solved accurately or said not to be.
+
+Small ones are eliminated side by side on pivots decided beforehand (lanes.py, engines/batched). Every
+item is judged as a single matrix is: by Varah's certificate or a random probe when factored, by its
+backward errors when solved. Items that fail go one by one through a `Factored` with its ladder of
+engines, which also finds the words for their failure. Large items go there at once, over threads.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..engines.batched import BAD, INDEFINITE, UNSYMMETRIC, BatchNumeric
+from ..engines.threads import share
+from ..errors import NonFiniteError
+from ..info import Info
+from ..matrix.products import outer_numbers
+from .equations import COMPONENTWISE, NORMWISE
+from .factored import Factored
+from .lanes import Lanes
+from .planner import Planner
+
+__all__ = ["BatchFactored"]
+
+_SIZEABLE = 2000  # unknowns from which the engines' work outweighs the interpreter's, for threads
+_FAILURES = (torch.linalg.LinAlgError, NonFiniteError)
+_NAMED = 5  # failed items that a message lists
+
+
+class BatchFactored(Sequence):
+    """Factors of values (items, nnz) on one pattern; item i is a `Factored`, made when asked for.
+
+    Parameters
+    ----------
+    planner : Planner
+    values : array, shape (items, nnz)
+        Copied.
+    tolerant : bool
+        Keep failures in `errors` rather than raise the first; failed items then solve to zero.
+
+    Attributes
+    ----------
+    errors : dict of int to Exception
+        Failed items.
+    recording : bool
+        Whether items that fail while solving are kept in `errors` too.
+
+    Raises
+    ------
+    ValueError
+        If an item contradicts `assume`, or holds NaN or infinity.
+    LinAlgError
+        The failure of the first item that has one, with its number in `.item`.
+    """
+
+    def __init__(self, planner: Planner, values: np.ndarray, tolerant: bool = False) -> None:
+        self.planner = planner
+        self.count, self.dtype = len(values), values.dtype
+        self.errors: dict[int, Exception] = {}
+        self.recording = tolerant
+        self._items: dict[int, Factored] = {}
+        self._numeric: BatchNumeric | None = None
+        self._reason, self._residual, self._steps = "an empty batch", None, 0  # type: ignore[var-annotated]
+        self._shared = False
+        if not self.count or not planner.pattern.shape[0]:
+            return
+        lanes = _lanes(planner)
+        self._numeric, self._reason = lanes.factor(values)
+        if self._numeric is None:
+            left: Iterable[int] = range(self.count)
+        else:
+            wrong = BAD | INDEFINITE | (0 if planner.assume == "auto" else UNSYMMETRIC)
+            left = np.flatnonzero(self._numeric.verdicts & wrong).tolist()
+        self._served = set(left)  # items solved by engines
+        self._factor(values, sorted(self._served))
+        if self.errors and not tolerant:
+            self._raise()
+        self.recording = False
+
+    def _factor(self, values: np.ndarray, which: list[int]) -> None:
+        if not which:
+            return
+        planner = self._planner_of_items(len(which))
+
+        def make(k: int) -> None:
+            item = which[k]
+            self._trying(item, lambda: self._adopt(item, Factored(planner, values[item].copy())))
+
+        recording, self.recording = self.recording, True
+        make(0)  # alone, so that all share its analysis
+        self._over(lambda k: make(k + 1), len(which) - 1)
+        self.recording = recording
+
+    def _adopt(self, item: int, factored: Factored) -> None:
+        self._items[item] = factored
+
+    def _trying(self, item: int, work: Callable[[], None]) -> None:
+        """Do what one item needs; its failure is named, and kept or raised."""
+        try:
+            work()
+        except _FAILURES as error:
+            error.item = item  # type: ignore[union-attr]
+            self.errors[item] = error
+            if not self.recording:
+                raise
+        except ValueError as error:
+            raise ValueError(f"item {item}: {error}") from error
+
+    def _raise(self) -> None:
+        first = min(self.errors)
+        error = self.errors[first]
+        if len(self.errors) > 1 and hasattr(error, "message"):
+            others = sorted(self.errors)[1:]
+            names = ", ".join(map(str, others[:_NAMED])) + (", ..." if len(others) > _NAMED else "")
+            error.message += f" ({len(others)} more items failed: {names})"
+        raise error
+
+    def _planner_of_items(self, items: int) -> Planner:
+        """One thread for each of several large items, rather than all for one after the other."""
+        self._shared = items > 1 and self.planner.threads > 1 and self._sizeable
+        if not self._shared:
+            return self.planner
+        lanes = _lanes(self.planner)
+        if lanes.solo is None:
+            method = dataclasses.replace(self.planner.method, threads=1)
+            lanes.solo = Planner(self.planner.pattern, self.planner.assume, method)
+        return lanes.solo
+
+    @property
+    def _sizeable(self) -> bool:
+        return self.planner.pattern.shape[0] >= _SIZEABLE
+
+    def _over(self, work: Callable[[int], None], count: int) -> None:
+        share(work, count, self.planner.threads if self._sizeable else 1)
+
+    # ---- as a sequence of factors ----
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, item: Any) -> Factored:
+        """The factor of one item by an engine, made now if the lanes had it until here."""
+        if item in self.errors:
+            raise self.errors[item]
+        found = self._items.get(item)
+        if found is None:
+            if not 0 <= item < self.count:
+                raise IndexError(f"item {item} of a batch of {self.count}")
+            if self._numeric is None:  # a system without unknowns
+                values = np.empty(self.planner.pattern.nnz, self.dtype)
+            else:
+                values = self._numeric.values_of(item)
+            try:
+                found = Factored(self.planner, values)
+            except _FAILURES as error:
+                error.item = item  # type: ignore[union-attr]
+                raise
+            self._items[item] = found
+        return found
+
+    # ---- numbers ----
+
+    def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
+        """x with A_i x_i = b_i, or A_i^T x_i = b_i, for b of shape (items, n) or (items, n, k).
+
+        Failed items are zero: constant, so that no derivative passes through them.
+        """
+        if not self.count or b.size == 0:
+            return np.zeros(b.shape, b.dtype)
+        if self._numeric is None:
+            x, left = np.empty(b.shape, b.dtype), range(self.count)
+        else:
+            check = self.planner.method.check
+            x, bad, self._residual, self._steps = self._numeric.solve(
+                b, transposed, check, NORMWISE, COMPONENTWISE
+            )
+            left = sorted(self._served.union(bad.tolist()))  # type: ignore[assignment]
+
+        def one(k: int) -> None:
+            item = left[k]
+            x[item] = 0
+            if item not in self.errors:
+                self._trying(item, lambda: self._solve_item(item, x, b, transposed))
+
+        self._over(one, len(left))
+        return x
+
+    def _solve_item(self, item: int, x: np.ndarray, b: np.ndarray, transposed: bool) -> None:
+        x[item] = self[item].solve(b[item], transposed)
+
+    def outer(self, y: np.ndarray, x: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
+        """-y_i conj(x_j) at the nonzeros (i, j), summed over columns: (items, nnz)."""
+        if self._numeric is not None:
+            return self._numeric.outer(y, x, i, j)
+        return outer_numbers(-y, x, i, j, y.ndim == 2)
+
+    def info(self, **facts: object) -> Info:
+        """Facts on the batch and its latest solve."""
+        numeric, served = self._numeric, getattr(self, "_served", set())
+        if numeric is None:
+            inner = next(iter(self._items.values()), None)
+            base = self.planner.info() if inner is None else inner.info()
+            how = f"; {self.count} items"
+            if self._shared:
+                how += f" over {self.planner.threads} threads"
+            reason = f"{base.reason}{how} ({self._reason})"
+            return dataclasses.replace(base, reason=reason, **facts)  # type: ignore[arg-type]
+        plan = numeric.plan
+        reason = self._reason
+        if served:
+            reason += f"; {len(served)} of them by engines that pivot"
+        return Info(
+            engine="batched",
+            path="ldlt" if plan.symmetric else "lu",
+            reason=reason,
+            kind="symmetric" if plan.symmetric else "general",
+            n=plan.n,
+            nnz=plan.nnz,
+            nnz_factor=plan.nnz_factor * (1 if plan.symmetric else 2) + plan.n,
+            flops=plan.flops,
+            memory=numeric.memory,
+            threads=self.planner.threads,
+            analyze_seconds=_lanes(self.planner).seconds,
+            factor_seconds=numeric.seconds,
+            iterations=self._steps,
+            residual=self._residual,
+            **facts,  # type: ignore[arg-type]
+        )
+
+
+def _lanes(planner: Planner) -> Lanes:
+    lanes = planner.lanes
+    if lanes is None:
+        lanes = planner.lanes = Lanes(planner)
+    return lanes

@@ -80,8 +80,9 @@ def test_outcomes_by_item():
     assert torch.equal(x[0], b)
     assert x[1].isnan().all()
     F, info = ss.factorize_ex(A)
-    assert F is None
     assert info[0] == 0 < info[1]
+    assert torch.equal(F.solve(b)[0], b)
+    assert F.solve(b)[1].isnan().all()
     with pytest.raises(ss.SingularMatrixError, match="item 1") as error:
         ss.solve(A, b)
     assert error.value.item == 1

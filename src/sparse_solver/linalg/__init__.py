@@ -1,6 +1,7 @@
 """What users call."""
 
-from .factor import Factor, Plan, analyze, factorize, factorize_ex
+from .factor import Factor, Plan, analyze, factorize
+from .outcomes import factorize_ex
 from .seed import SparseSolver
 from .solve import solve, solve_ex
 from .table import engines

@@ -12,18 +12,17 @@ import torch
 from torch import Tensor
 
 from ..derivatives import solve as rule
-from ..derivatives.token import factors_of
-from ..errors import InaccurateSolveError, NonFiniteError, NotConvergedError
+from ..derivatives.token import batch_of, factors_of
 from ..info import Info
 from ..matrix import Pattern, SparseMatrix
-from ..matrix.plain import numbers, refuse_compiling
-from ..planning import Direct, Planner, planner_for
+from ..matrix.plain import is_plain, numbers, refuse_compiling
+from ..planning import Direct, Planner, planner_for, planner_of
 from ..planning.symmetry import classify
 from .contract import check_method, read_matrix
 from .fixed import Reduction, read_fixed
-from .system import solve_system
+from .system import nan_where, solve_system
 
-__all__ = ["Factor", "Plan", "analyze", "factorize", "factorize_ex"]
+__all__ = ["Factor", "Plan", "analyze", "factorize", "make_factor"]
 
 _DIRECT = Direct()
 Prescribed = tuple[Reduction, Tensor]
@@ -44,9 +43,15 @@ class Factor:
     """
 
     def __init__(
-        self, matrix: SparseMatrix, how: str, token: Tensor | None, fixed: Prescribed | None
+        self,
+        matrix: SparseMatrix,
+        how: str,
+        token: Tensor | None,
+        fixed: Prescribed | None,
+        failed: Tensor | None = None,
     ) -> None:
         self.matrix, self._how, self._token, self._fixed = matrix, how, token, fixed
+        self._failed = failed  # (*B) bool: items without a factor, from factorize_ex
 
     @property
     def shape(self) -> torch.Size:
@@ -77,17 +82,19 @@ class Factor:
         tensor([0., 2.])
         """
         options: dict[str, Any] = {"adjoint": adjoint, "transpose": transpose}
-        return solve_system(self.matrix, b, self._how, fixed=self._fixed, token=self._token, **options)
+        x = solve_system(self.matrix, b, self._how, fixed=self._fixed, token=self._token, **options)
+        return x if self._failed is None else nan_where(self._failed, x, self.matrix.shape, b.shape)
 
     @property
     def info(self) -> Info:
         """Facts on the factorisation and the latest solve."""
-        factors = None if self._token is None else factors_of(self._token)
-        if not factors:
+        batch = None if self._token is None else batch_of(self._token)
+        factors = None if self._token is None or batch else factors_of(self._token)
+        if not factors and not batch:
             raise RuntimeError("this Factor was rebuilt by a transform; its info is with the original")
         device = self.matrix.device
         moved = None if device.type == "cpu" else f"{device} served by a CPU engine through copies"
-        return factors[0].info(transfer=moved)
+        return (batch[0] if batch else factors[0]).info(transfer=moved)  # type: ignore[index]
 
     def __repr__(self) -> str:
         return f"Factor(shape={tuple(self.shape)}, dtype={self.matrix.dtype})"
@@ -121,7 +128,8 @@ def _unflatten(leaves: Iterable[Any], rest: _Rest) -> Factor:
     matrix._pattern, matrix._values = F.matrix.pattern, values
     matrix._base, matrix._conjugate = None, False
     # The token belongs to these very values. For others solve finds or makes a factor of theirs.
-    return Factor(matrix, F._how, F._token if values is F.matrix.values else None, fixed)
+    same = values is F.matrix.values
+    return Factor(matrix, F._how, F._token if same else None, fixed, F._failed if same else None)
 
 
 torch.utils._pytree.register_pytree_node(
@@ -312,70 +320,39 @@ def factorize(
     return make_factor(read_matrix(A), check_method(assume, method), fixed, reuse=False)
 
 
-def make_factor(A: SparseMatrix, how: str, fixed: tuple[Any, Tensor] | None, *, reuse: bool) -> Factor:
-    """A Factor of its own, or if `reuse` one that shares what the cache has for these values."""
+def make_factor(
+    A: SparseMatrix,
+    how: str,
+    fixed: tuple[Any, Tensor] | None,
+    *,
+    reuse: bool,
+    tolerant: bool = False,
+) -> Factor:
+    """A Factor of its own, or if `reuse` one that shares what the cache has for these values.
+
+    If `tolerant`, a batch keeps its items' failures rather than raise them.
+    """
     reading = None if fixed is None else read_fixed(A.pattern, fixed)
     inner = A.pattern if reading is None else reading[0].pattern
-    return _factor(planner_for(inner, how), A, how, reading, reuse)
+    return _factor(planner_for(inner, how), A, how, reading, reuse, tolerant)
 
 
 def _factor(
-    planner: Planner, A: SparseMatrix, how: str, fixed: Prescribed | None, reuse: bool = False
+    planner: Planner,
+    A: SparseMatrix,
+    how: str,
+    fixed: Prescribed | None,
+    reuse: bool = False,
+    tolerant: bool = False,
 ) -> Factor:
     owned = SparseMatrix(A.pattern, A.values.clone())
     inner = owned if fixed is None else fixed[0].matrix(owned)
     values = inner.values
     with nullcontext() if fixed is None else fixed[0].own_numbering():
-        if reuse and values.ndim == 1:
+        if reuse and not (tolerant and is_plain(values)):
             token = rule.factor(values, planner.pattern, how)
         else:
-            token = rule.factor_anew(values, planner)
+            if reuse:
+                planner = planner_of(planner.pattern, how, numbers(values[:0].cpu()).dtype)
+            token = rule.factor_anew(values, planner, tolerant)
     return Factor(owned, how, token, fixed)
-
-
-def factorize_ex(
-    A: Tensor | SparseMatrix,
-    *,
-    assume: str = "auto",
-    method: Direct = _DIRECT,
-    fixed: tuple[Any, Tensor] | None = None,
-) -> tuple[Factor | None, Tensor]:
-    """Factor A and report numerical failure instead of raising it.
-
-    Parameters
-    ----------
-    A, assume, method, fixed
-        As in `factorize`.
-
-    Returns
-    -------
-    (F, info)
-        `info` as in `solve_ex`; F is None if it is not 0 everywhere.
-
-    Examples
-    --------
-    >>> import torch, sparse_solver as ss
-    >>> F, info = ss.factorize_ex(torch.tensor([[0.0, 1.0], [0.0, 2.0]]))
-    >>> F is None, int(info)
-    (True, 1)
-    """
-    A = read_matrix(A)
-    try:
-        F = factorize(A, assume=assume, method=method, fixed=fixed)
-        return F, torch.zeros(A.shape[:-2], dtype=torch.int32, device=A.device)
-    except (torch.linalg.LinAlgError, NonFiniteError) as error:
-        if len(A.shape) == 2:
-            return None, torch.tensor(code_of(error, A.shape[-1]), dtype=torch.int32, device=A.device)
-    items = [SparseMatrix(A.pattern, v) for v in A.values.reshape(-1, A.nnz)]
-    codes = [factorize_ex(a, assume=assume, method=method, fixed=fixed)[1] for a in items]
-    return None, torch.stack(codes).reshape(A.shape[:-2])
-
-
-def code_of(error: Exception, n: int) -> int:
-    """A failure as torch.linalg's `info` numbers tell it."""
-    if isinstance(error, NonFiniteError):
-        return n + 1
-    if isinstance(error, (InaccurateSolveError, NotConvergedError)):
-        return -1
-    index = getattr(error, "index", None)
-    return -1 if index is None else index + 1

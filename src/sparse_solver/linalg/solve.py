@@ -13,9 +13,10 @@ from ..info import Info
 from ..matrix import SparseMatrix
 from ..planning import Direct
 from .contract import check_method, check_system, is_vector, read_matrix
-from .factor import code_of, make_factor
+from .factor import make_factor
 from .fixed import read_fixed
-from .system import solve_system
+from .outcomes import batch_behind, code_of, info_of
+from .system import nan_where, solve_system
 
 __all__ = ["SolveOutcome", "solve", "solve_ex"]
 
@@ -155,7 +156,7 @@ def solve_ex(
     check_system(A, b)
     options: dict[str, Any] = {"adjoint": adjoint, "transpose": transpose}
     if len(A.shape) > 2:
-        return _solve_items(A, b, assume, method, {**options, "fixed": fixed})
+        return _solve_items(A, b, how, fixed, options)
     details = None
     try:
         F = make_factor(A, how, fixed, reuse=True)
@@ -179,9 +180,9 @@ def _shape_with(b: torch.Size, values: torch.Size) -> tuple[int, ...]:
 
 
 def _solve_items(
-    A: SparseMatrix, b: Tensor, assume: str, method: Direct, options: dict[str, Any]
+    A: SparseMatrix, b: Tensor, how: str, fixed: tuple[Any, Tensor] | None, modes: dict[str, Any]
 ) -> SolveOutcome:
-    """One by one, so that a failed item leaves the others whole."""
+    """A batch, whose failed items leave the others whole."""
     tail = 1 if is_vector(A.shape, b.shape) else 2
     batch = A.shape[:-2]
     if torch.broadcast_shapes(batch, b.shape[:-tail]) != batch:
@@ -189,15 +190,17 @@ def _solve_items(
             f"A has shape {tuple(A.shape)} and b has shape {tuple(b.shape)}; solve_ex reports per item "
             "of A, so b must not have more batch dimensions than A: expand A's values"
         )
-    if math.prod(batch) == 0:
-        return _outcome(b.new_empty(b.shape), torch.zeros(batch, dtype=torch.int32), None)
-    values = A.values.reshape(math.prod(batch), A.nnz)
-    columns = b.expand(*batch, *b.shape[-tail:]).reshape(-1, *b.shape[-tail:])
-    pattern = A.pattern
-    solved = [
-        solve_ex(SparseMatrix(pattern, v), c, assume=assume, method=method, **options)
-        for v, c in zip(values, columns, strict=True)
-    ]
-    x = torch.stack([s.x for s in solved]).reshape(*batch, *solved[0].x.shape)
-    info = torch.stack([s.info for s in solved]).reshape(batch)
-    return _outcome(x, info, getattr(solved[0], "details", None))
+    F = make_factor(A, how, fixed, reuse=True, tolerant=True)
+    items = batch_behind(F)
+    if items is None:  # inside a transform, where failures are raised
+        x, info = F.solve(b, **modes), torch.zeros(batch, dtype=torch.int32, device=A.device)
+        return _outcome(x, info, None)
+    items.recording = True
+    try:
+        x = F.solve(b, **modes)
+    finally:
+        items.recording = False
+    info = info_of(F)
+    if items.errors:
+        x = nan_where(info != 0, x, A.shape, b.shape)
+    return _outcome(x, info, F.info if math.prod(batch) else None)

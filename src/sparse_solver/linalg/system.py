@@ -5,6 +5,7 @@ read and check -> [prescribed unknowns] -> token of the factor -> x, with its de
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -16,7 +17,7 @@ from ..matrix.plain import conjugate
 from .contract import REAL, check_system, is_vector
 from .fixed import Reduction
 
-__all__ = ["orient", "solve_system"]
+__all__ = ["nan_where", "orient", "solve_system"]
 
 
 def orient(A: SparseMatrix, adjoint: bool, transpose: bool) -> tuple[SparseMatrix, bool, bool]:
@@ -47,6 +48,13 @@ def solve_system(
     if fixed is not None:
         return _solve_fixed(A, b, how, trans, conj, *fixed, token)
     return _solve_oriented(A, b, how, trans, conj, token)
+
+
+def nan_where(failed: Tensor, x: Tensor, A_shape: torch.Size, b_shape: torch.Size) -> Tensor:
+    """x with NaN for failed items (*B); constants, so their gradients are zero."""
+    tail = 1 if is_vector(A_shape, b_shape) else 2
+    ones = (1,) * (x.ndim - len(torch.broadcast_shapes(A_shape[:-2], b_shape[:-tail])))
+    return x.masked_fill(failed.reshape(*failed.shape, *ones), math.nan)
 
 
 def _solve_oriented(
@@ -90,7 +98,7 @@ def _solve_batch(
     rule_for: Callable[[Tensor, Tensor, Tensor], Tensor],
     conj: bool,
 ) -> Tensor:
-    """Items over matrices; batch dimensions of b alone become columns of one solve."""
+    """Items over matrices; batch dimensions in which A is one matrix become columns of one solve."""
     values, vector = A.values, is_vector(A.shape, b.shape)
     b = b.unsqueeze(-1) if vector else b  # (*B, n, k)
     batch = torch.broadcast_shapes(values.shape[:-1], b.shape[:-2])
@@ -100,10 +108,34 @@ def _solve_batch(
         x = _in_field_of(values, columns, conj, lambda b: rule_for(values, b, token), False)
         x = x.unflatten(1, (*batch, k)).movedim(0, -2)
     else:
-        values, token = values.expand(*batch, values.shape[-1]), token.expand(batch)
-        b = b.expand(*batch, *b.shape[-2:])
-        x = _in_field_of(values, b, conj, lambda b: rule_for(values, b, token), False)
+        x = _solve_items(values, b.expand(*batch, *b.shape[-2:]), token, rule_for, conj)
     return x.squeeze(-1) if vector else x
+
+
+def _solve_items(
+    values: Tensor,
+    b: Tensor,
+    token: Tensor,
+    rule_for: Callable[[Tensor, Tensor, Tensor], Tensor],
+    conj: bool,
+) -> Tensor:
+    """x for values (*A, nnz) and b (*B, n, k), of which A broadcasts to B.
+
+    Neither is copied to fit the other: where b repeats, its strides are zero.
+    """
+    batch = b.shape[:-2]
+    own = (1,) * (len(batch) - values.ndim + 1) + tuple(values.shape[:-1])
+    lone = [d for d, (one, all_) in enumerate(zip(own, batch, strict=True)) if one == 1 != all_]
+    if not lone and len(own) == values.ndim - 1:
+        return _in_field_of(values, b, conj, lambda b: rule_for(values, b, token), False)
+    kept = [d for d in range(len(batch)) if d not in lone]
+    sizes = [own[d] for d in kept] or [1]
+    order = [*kept, len(batch), *lone, len(batch) + 1]
+    columns = b.permute(order).reshape(*sizes, b.shape[-2], -1)
+    values, token = values.reshape(*sizes, values.shape[-1]), token.reshape(sizes)
+    x = _in_field_of(values, columns, conj, lambda b: rule_for(values, b, token), False)
+    x = x.reshape([b.shape[d] for d in order])
+    return x.permute([order.index(d) for d in range(len(order))])
 
 
 def _solve_fixed(

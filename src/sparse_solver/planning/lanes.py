@@ -93,7 +93,7 @@ class Lanes:
             **arguments,  # type: ignore[arg-type]
         )
         if choice.lanes and plan is not None and state != "compiled":
-            if batched.kernels() is None:
+            if batched.load_kernels() is None:
                 return batch_choice(items, n, "auto", state="missing")
             if state == "cold":
                 log.info("compiling the batch kernels for %s, once for this machine", values.dtype)

@@ -5,7 +5,7 @@ Compiled when first needed, by numba, which nothing here imports before.
 
 from .elimination import Elimination, eliminate, weak_diagonal
 from .layout import BAD, DOMINANT, INDEFINITE, UNSYMMETRIC, WIDTH
-from .numeric import BatchNumeric, compiled, is_cached, kernels
+from .numeric import BatchNumeric, compiled, is_cached, load_kernels
 
 __all__ = [
     "BAD",
@@ -18,6 +18,6 @@ __all__ = [
     "compiled",
     "eliminate",
     "is_cached",
-    "kernels",
+    "load_kernels",
     "weak_diagonal",
 ]

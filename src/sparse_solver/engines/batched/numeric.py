@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections import deque
 from functools import lru_cache
@@ -14,7 +15,7 @@ from ..threads import share
 from .elimination import Elimination
 from .layout import BAD, DOMINANT, WIDTH
 
-__all__ = ["BatchNumeric", "compiled", "is_cached", "kernels"]
+__all__ = ["BatchNumeric", "compiled", "is_cached", "load_kernels"]
 
 _CHUNKS = 4  # pieces of work per thread
 _SPAN = 2e5  # operations from which a second thread is worth starting
@@ -24,13 +25,13 @@ compiled: set[np.dtype] = set()  # element types whose kernels ran in this proce
 
 
 @lru_cache(maxsize=1)
-def kernels() -> ModuleType | None:
+def load_kernels() -> ModuleType | None:
     """The compiled loops, or None where numba can't be used."""
     try:
-        from . import kernels
+        return importlib.import_module(".kernels", __package__)
     except (ImportError, RuntimeError):  # no numba, or nowhere to keep what it compiles
         return None
-    return kernels
+
 
 
 @lru_cache(maxsize=1)
@@ -193,7 +194,7 @@ MARGIN = 1e4  # units of eps by which a diagonal must dominate, over rounding
 
 
 def _kernels() -> ModuleType:
-    module = kernels()
+    module = load_kernels()
     assert module is not None
     return module
 

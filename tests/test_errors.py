@@ -63,7 +63,7 @@ def test_a_right_hand_side_that_does_not_fit(shape, words):
 def test_hybrid_tensors_and_batches_of_torch_tensors():
     hybrid = torch.sparse_coo_tensor([[0, 1], [0, 1]], torch.ones(2, 3), (2, 2, 3))
     assert_says(message(ValueError, lambda: ss.solve(hybrid, torch.ones(2))), (2, 2, 3), "hybrid")
-    for bad in (torch.ones(5), torch.ones(2, 5, 5).to_sparse_csr()):
+    for bad in (torch.ones(5), torch.ones(2, 5, 4).to_sparse_csr()):
         assert_says(message(ValueError, lambda bad=bad: ss.solve(bad, B)), tuple(bad.shape))
 
 

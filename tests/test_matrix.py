@@ -254,9 +254,8 @@ def test_it_is_a_pytree_of_its_values():
     [
         (torch.sparse_coo_tensor([[0], [0]], torch.ones(1, 2), (3, 3, 2)), ValueError),
         (torch.ones(3), ValueError),
-        (torch.ones(2, 3, 3).to_sparse_csr(), ValueError),
     ],
-    ids=["hybrid", "vector", "batch"],
+    ids=["hybrid", "vector"],
 )
 def test_what_is_no_matrix(bad, error):
     with pytest.raises(error) as info:

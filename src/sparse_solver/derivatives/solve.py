@@ -101,9 +101,7 @@ def _batch(
     return _factor_batch(planner_of(pattern_of(pattern), how, numbers.dtype), numbers), None
 
 
-def _solve_some(
-    batch: BatchFactored, index: np.ndarray, b: np.ndarray, trans: bool
-) -> np.ndarray:
+def _solve_some(batch: BatchFactored, index: np.ndarray, b: np.ndarray, trans: bool) -> np.ndarray:
     """Solve with items picked, or repeated, by views of the token: repetitions become columns."""
     count = np.bincount(index, minlength=len(batch))
     order = np.argsort(index, kind="stable")
@@ -126,8 +124,8 @@ def _gradient_numbers(
     if batch is None or batch[1] is not None:
         return outer_numbers(-lam, x, i, j, vector)
     kept = 1 if vector else 2
-    return batch[0].outer(_flattened(lam, kept), _flattened(x, kept), i, j).reshape(
-        *token.shape, len(i)
+    return (
+        batch[0].outer(_flattened(lam, kept), _flattened(x, kept), i, j).reshape(*token.shape, len(i))
     )
 
 

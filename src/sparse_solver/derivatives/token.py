@@ -9,8 +9,6 @@ then the matrix is factored again, which is right, only slower.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -22,7 +20,7 @@ __all__ = ["batch_of", "factors_of", "token_of"]
 _ZERO = np.zeros((), np.int64)
 
 
-def token_of(factors: Sequence[Factored], shape: tuple[int, ...] | torch.Size) -> Tensor:
+def token_of(factors: list[Factored] | BatchFactored, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """A token of this shape that owns `factors`, one per element."""
     if shape:
         token = torch.arange(len(factors), device="cpu").reshape(shape)

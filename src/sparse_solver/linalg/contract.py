@@ -29,7 +29,7 @@ def read_matrix(A: Any) -> SparseMatrix:
                 "sparse_solver.SparseMatrix. From SciPy: SparseMatrix.from_scipy(A)"
             )
         _check_dtype("A", A.dtype)
-        if A.ndim == 2 and A.shape[0] != A.shape[1]:
+        if A.ndim >= 2 and A.shape[-2] != A.shape[-1]:
             raise ValueError(_not_square(A.shape))
         A = SparseMatrix.from_torch(A)
     else:

@@ -317,6 +317,11 @@ def factorize(
     tensor([0.5000, 0.5000, 0.5000])
     """
     refuse_compiling("factorize was called")
+    if isinstance(A, (list, tuple)):
+        raise TypeError(
+            f"A is a list of {len(A)} matrices; factor each, [factorize(M) for M in A], or write "
+            "solve(A, b)"
+        )
     return make_factor(read_matrix(A), check_method(assume, method), fixed, reuse=False)
 
 

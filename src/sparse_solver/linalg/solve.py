@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from ..planning import Direct
 from .contract import check_method, check_system, is_vector, read_matrix
 from .factor import make_factor
 from .fixed import read_fixed
+from .lists import check_lists, each_item, is_list, solve_list
 from .outcomes import batch_behind, code_of, info_of
 from .system import nan_where, solve_system
 
@@ -41,13 +43,14 @@ def solve(
 
     Parameters
     ----------
-    A : Tensor or SparseMatrix, shape (*B, n, n)
+    A : Tensor or SparseMatrix, shape (*B, n, n), or a list of them
         Any torch layout, or a SparseMatrix, through which derivatives of every order flow; float32,
         float64, complex64 or complex128. A dense matrix is read by its nonzeros. Symmetric matrices
-        store both triangles.
-    b : Tensor, shape (n,), (*B, n) or (*B, n, k)
-        By the rule of `torch.linalg.solve`. Same precision as A; real with complex A and complex
-        with real A are understood.
+        store both triangles. A batch is one pattern with values (*B, nnz): of torch tensors, whose
+        items may differ, the union. A list has systems of any structures and sizes.
+    b : Tensor, shape (n,), (*B, n) or (*B, n, k), or a list of them
+        By the rule of `torch.linalg.solve`; batch dimensions broadcast. Same precision as A; real with
+        complex A and complex with real A are understood.
     assume : {"auto", "general", "symmetric", "hermitian", "spd"}
         What A is. "auto" finds out and is always right. Other words are verified.
     method : Direct
@@ -61,7 +64,7 @@ def solve(
     Returns
     -------
     Tensor
-        x, of b's shape (of shape (n, k) if `values` has columns and b none).
+        x, of b's shape (of shape (n, k) if `values` has columns and b none); a list for lists.
 
     Raises
     ------
@@ -70,7 +73,8 @@ def solve(
     TypeError
         Data types that don't fit.
     SingularMatrixError, NotPositiveDefiniteError, InaccurateSolveError
-        All kinds of `torch.linalg.LinAlgError`.
+        All kinds of `torch.linalg.LinAlgError`. Of a batch or a list, `.item` and the text name the
+        first item that failed; `solve_ex` serves the others.
 
     Notes
     -----
@@ -99,6 +103,10 @@ def solve(
     >>> w.grad
     tensor([-0.4000, -1.2000, -0.2000, -0.6000])
     """
+    if is_list(A):
+        check_lists(A, b, fixed)  # type: ignore[arg-type]
+        modes = {"adjoint": adjoint, "transpose": transpose}
+        return solve_list(A, b, assume, method, modes)  # type: ignore[arg-type, return-value]
     how = check_method(assume, method)
     A = read_matrix(A)
     if fixed is None:
@@ -139,10 +147,11 @@ def solve_ex(
     Returns
     -------
     (x, info)
-        `info` is int32 of shape ``A.shape[:-2]``: 0 where x is good; i > 0 where A is singular or not
-        definite, unknown i (1-based) the first involved; -1 where no accurate solution was found;
-        n + 1 for NaN or infinity in the input. x is NaN where info is not 0. The tuple's attribute
-        `details` is an `Info`, or None after a failure.
+        `info` is int32 of shape ``A.shape[:-2]``, or (m,) for a list of m matrices, whose x is a list:
+        0 where x is good; i > 0 where A is singular or not definite, unknown i (1-based) the first
+        involved; -1 where no accurate solution was found; n + 1 for NaN or infinity in the input. x is
+        NaN where info is not 0, and sends no gradient from there. The tuple's attribute `details` is
+        an `Info`, or None after a failure and for lists.
 
     Examples
     --------
@@ -151,6 +160,10 @@ def solve_ex(
     >>> int(info) > 0, x
     (True, tensor([nan, nan]))
     """
+    if is_list(A):
+        check_lists(A, b, fixed)  # type: ignore[arg-type]
+        modes = {"adjoint": adjoint, "transpose": transpose}
+        return _solve_list(A, b, assume, method, modes)  # type: ignore[arg-type]
     how = check_method(assume, method)
     A = read_matrix(A)
     check_system(A, b)
@@ -177,6 +190,27 @@ def _outcome(x: Tensor, info: Tensor, details: Info | None) -> SolveOutcome:
 
 def _shape_with(b: torch.Size, values: torch.Size) -> tuple[int, ...]:
     return tuple(b) if len(b) > 1 or len(values) == 1 else (*b, values[-1])
+
+
+def _solve_list(
+    A: Sequence[Tensor | SparseMatrix],
+    b: Sequence[Tensor],
+    assume: str,
+    method: Direct,
+    modes: dict[str, bool],
+) -> SolveOutcome:
+    def one(item: int) -> SolveOutcome:
+        M = read_matrix(A[item])
+        if len(M.shape) > 2:
+            raise ValueError(
+                f"A[{item}] has shape {tuple(M.shape)}; a list for solve_ex holds single matrices"
+            )
+        return solve_ex(M, b[item], assume=assume, method=method, **modes)  # type: ignore[arg-type]
+
+    solved = each_item(A, one)
+    device = solved[0].info.device if solved else None
+    info = torch.tensor([int(s.info) for s in solved], dtype=torch.int32, device=device)
+    return _outcome([s.x for s in solved], info, None)  # type: ignore[arg-type]
 
 
 def _solve_items(

@@ -1,7 +1,7 @@
 """Reading other people's matrices, and handing ours back.
 
-`read(A)` turns any torch matrix into a pattern and canonical values through which first
-derivatives flow back in A's own layout. Recognising a structure seen before - also in a *new*
+`read(A)` turns any torch matrix, or batch of them, into a pattern and canonical values through which
+first derivatives flow back in A's own layout. Recognising a structure seen before - also in a *new*
 tensor with equal indices, as an optimisation loop makes at every step - is a comparison, not a sort.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .convert_batch import BatchPlaces, read_batch, read_batch_values, write_batch
 from .gather import Slots, gather, scatter_sum
 from .pattern import Pattern
 from .plain import outside_transforms, refuse_compiling
@@ -38,6 +39,7 @@ class Structure:
     indices: tuple[Tensor, ...]  # own copies, so edits of the tensor are noticed
     pattern: Pattern
     slots: Slots | None  # place of each stored entry; None: stored order is canonical
+    places: BatchPlaces | None = None  # instead of slots, for a batch
 
     def fits(self, layout: torch.layout, shape: Any, blocks: Any, indices: Any) -> bool:
         """Whether a tensor with these indices has this structure."""
@@ -65,7 +67,7 @@ def forget() -> None:
 
 
 def check_matrix(A: Tensor) -> None:
-    """Raise unless `A` is one two-dimensional torch matrix of a layout we read."""
+    """Raise unless `A` is a torch matrix, or a batch of them, of a layout we read."""
     if A.layout not in _LAYOUTS:
         raise TypeError(f"A has layout {A.layout}; expected one of {', '.join(map(str, _LAYOUTS))}")
     if A.layout != torch.strided and A.dense_dim() > 0:
@@ -73,10 +75,9 @@ def check_matrix(A: Tensor) -> None:
             f"A is a hybrid tensor with {A.dense_dim()} dense dimension(s), shape {tuple(A.shape)}; "
             "each stored entry must be one number"
         )
-    if A.ndim != 2:
+    if A.ndim < 2:
         raise ValueError(
-            f"A has shape {tuple(A.shape)}; expected a matrix of two dimensions. For a batch on one "
-            "pattern write SparseMatrix(pattern, values) with values of shape (batch, nnz)"
+            f"A has shape {tuple(A.shape)}; expected a matrix (n, n) or a batch of them (*B, n, n)"
         )
 
 
@@ -92,7 +93,9 @@ def _read_structure(A: Tensor) -> Structure:
     shape = tuple(A.shape)
     blocks: tuple[int, ...] = ()
     if A.layout == torch.strided:
-        indices: tuple[Tensor, ...] = (A.detach().nonzero().T.contiguous(),)
+        there = A.detach() != 0
+        there = there.reshape(-1, *shape[-2:]).any(0) if A.ndim > 2 else there
+        indices: tuple[Tensor, ...] = (there.nonzero().T.contiguous(),)
     elif A.layout == torch.sparse_coo:
         indices = (A.detach()._indices(),)
     elif A.layout in (torch.sparse_csr, torch.sparse_bsr):
@@ -100,14 +103,18 @@ def _read_structure(A: Tensor) -> Structure:
     else:
         indices = (A.detach().ccol_indices(), A.detach().row_indices())
     if A.layout in (torch.sparse_bsr, torch.sparse_bsc):
-        blocks = tuple(A.detach().values().shape[1:])
+        blocks = tuple(A.detach().values().shape[-2:])
     for known in tuple(_recent):
         if known.fits(A.layout, shape, blocks, indices):
             return known
     kept = tuple(i.cpu().clone() for i in indices)
-    rows, cols = _TRIPLETS[A.layout](kept, blocks)
-    pattern = Pattern(rows, cols, shape)
-    known = Structure(A.layout, shape, blocks, kept, pattern, pattern._slots)
+    if A.ndim > 2:
+        pattern, places = read_batch(A.layout, shape, blocks, kept)
+        known = Structure(A.layout, shape, blocks, kept, pattern, None, places)
+    else:
+        rows, cols = _TRIPLETS[A.layout](kept, blocks)
+        pattern = Pattern(rows, cols, shape)
+        known = Structure(A.layout, shape, blocks, kept, pattern, pattern._slots)
     with _lock:
         _recent.append(known)
     return known
@@ -141,10 +148,10 @@ _TRIPLETS: dict[torch.layout, Callable[[tuple[Tensor, ...], tuple[int, ...]], tu
 
 
 def read_values(A: Tensor, structure: Structure) -> Tensor:
-    """Canonical values (nnz,) of `A`, with the graph back to it."""
+    """Canonical values (*B, nnz) of `A`, with the graph back to it."""
     if A.layout == torch.strided:
         rows, cols = structure.pattern.indices(A.device)
-        return A[rows, cols]
+        return A[..., rows, cols]
     with outside_transforms():  # they refuse sparse tensors, to which A is a constant anyway
         return _ReadValues.apply(A, structure)
 
@@ -160,6 +167,8 @@ class _ReadValues(torch.autograd.Function):
     def forward(ctx: Any, A: Tensor, structure: Structure) -> Tensor:
         ctx.structure = structure
         stored = A._values() if A.layout == torch.sparse_coo else A.values().reshape(-1)
+        if structure.places is not None:
+            return read_batch_values(stored, structure.places)
         if structure.slots is None:
             return stored.clone()  # a view would tie the gradient's life to A's storage
         return scatter_sum(stored, structure.slots)
@@ -177,8 +186,11 @@ class _ReadValues(torch.autograd.Function):
 
 
 def write(values: Tensor, structure: Structure) -> Tensor:
-    """A torch tensor of the structure's layout with canonical `values` (nnz,)."""
+    """A torch tensor of the structure's layout with canonical `values` (*B, nnz)."""
     shape, device = structure.shape, values.device
+    if structure.places is not None:
+        where = structure.blocks, structure.indices, structure.pattern, structure.places
+        return write_batch(values, structure.layout, shape, *where)
     if structure.layout == torch.sparse_coo:
         P = structure.pattern
         index = torch.stack(P.indices(device))

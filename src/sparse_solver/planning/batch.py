@@ -9,8 +9,7 @@ engines, which also finds the words for their failure. Large items go there at o
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
@@ -32,7 +31,7 @@ _FAILURES = (torch.linalg.LinAlgError, NonFiniteError)
 _NAMED = 5  # failed items that a message lists
 
 
-class BatchFactored(Sequence):
+class BatchFactored:
     """Factors of values (items, nnz) on one pattern; item i is a `Factored`, made when asked for.
 
     Parameters
@@ -60,23 +59,25 @@ class BatchFactored(Sequence):
 
     def __init__(self, planner: Planner, values: np.ndarray, tolerant: bool = False) -> None:
         self.planner = planner
-        self.count, self.dtype = len(values), values.dtype
+        self._count, self.dtype = len(values), values.dtype
         self.errors: dict[int, Exception] = {}
         self.recording = tolerant
         self._items: dict[int, Factored] = {}
         self._numeric: BatchNumeric | None = None
-        self._reason, self._residual, self._steps = "an empty batch", None, 0  # type: ignore[var-annotated]
+        self._reason, self._steps = "an empty batch", 0
+        self._residual: float | None = None
         self._shared = False
-        if not self.count or not planner.pattern.shape[0]:
+        self._served: set[int] = set()  # items solved by engines
+        if not self._count or not planner.pattern.shape[0]:
             return
         lanes = _lanes(planner)
         self._numeric, self._reason = lanes.factor(values)
         if self._numeric is None:
-            left: Iterable[int] = range(self.count)
+            left: Iterable[int] = range(self._count)
         else:
             wrong = BAD | INDEFINITE | (0 if planner.assume == "auto" else UNSYMMETRIC)
             left = np.flatnonzero(self._numeric.verdicts & wrong).tolist()
-        self._served = set(left)  # items solved by engines
+        self._served = set(left)
         self._factor(values, sorted(self._served))
         if self.errors and not tolerant:
             self._raise()
@@ -141,16 +142,16 @@ class BatchFactored(Sequence):
     # ---- as a sequence of factors ----
 
     def __len__(self) -> int:
-        return self.count
+        return self._count
 
-    def __getitem__(self, item: Any) -> Factored:
+    def __getitem__(self, item: int) -> Factored:
         """The factor of one item by an engine, made now if the lanes had it until here."""
         if item in self.errors:
             raise self.errors[item]
         found = self._items.get(item)
         if found is None:
-            if not 0 <= item < self.count:
-                raise IndexError(f"item {item} of a batch of {self.count}")
+            if not 0 <= item < self._count:
+                raise IndexError(f"item {item} of a batch of {self._count}")
             if self._numeric is None:  # a system without unknowns
                 values = np.empty(self.planner.pattern.nnz, self.dtype)
             else:
@@ -170,16 +171,16 @@ class BatchFactored(Sequence):
 
         Failed items are zero: constant, so that no derivative passes through them.
         """
-        if not self.count or b.size == 0:
+        if not self._count or b.size == 0:
             return np.zeros(b.shape, b.dtype)
         if self._numeric is None:
-            x, left = np.empty(b.shape, b.dtype), range(self.count)
+            x, left = np.empty(b.shape, b.dtype), list(range(self._count))
         else:
             check = self.planner.method.check
             x, bad, self._residual, self._steps = self._numeric.solve(
                 b, transposed, check, NORMWISE, COMPONENTWISE
             )
-            left = sorted(self._served.union(bad.tolist()))  # type: ignore[assignment]
+            left = sorted(self._served.union(bad.tolist()))
 
         def one(k: int) -> None:
             item = left[k]
@@ -201,11 +202,11 @@ class BatchFactored(Sequence):
 
     def info(self, **facts: object) -> Info:
         """Facts on the batch and its latest solve."""
-        numeric, served = self._numeric, getattr(self, "_served", set())
+        numeric, served = self._numeric, self._served
         if numeric is None:
             inner = next(iter(self._items.values()), None)
             base = self.planner.info() if inner is None else inner.info()
-            how = f"; {self.count} items"
+            how = f"; {self._count} items"
             if self._shared:
                 how += f" over {self.planner.threads} threads"
             reason = f"{base.reason}{how} ({self._reason})"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from .layout import BAD, DOMINANT, INDEFINITE, UNSYMMETRIC, WIDTH
 from .lanes import (
     absolute,
     add,
@@ -26,7 +25,6 @@ from .lanes import (
     real_part,
     reciprocal,
     root,
-    scale,
     size,
     smallest,
     splat,
@@ -34,6 +32,7 @@ from .lanes import (
     sub,
     zero,
 )
+from .layout import BAD, DOMINANT, INDEFINITE, UNSYMMETRIC, WIDTH
 
 __all__ = ["factor", "outer", "solve", "suspect"]
 
@@ -124,12 +123,12 @@ def factor(
                         i = index[q]
                         store(work, i, fms(load(work, i), load(F, at_L + q), m))
                 else:
-                    l, u = load(F, at_L + p), load(F, at_U + p)
-                    d = fms(d, l, u)
+                    lower, right = load(F, at_L + p), load(F, at_U + p)
+                    d = fms(d, lower, right)
                     for q in range(p + 1, end):
                         i = index[q]
-                        store(work, i, fms(load(work, i), load(F, at_L + q), u))
-                        store(other, i, fms(load(other, i), load(F, at_U + q), l))
+                        store(work, i, fms(load(work, i), load(F, at_L + q), right))
+                        store(other, i, fms(load(other, i), load(F, at_U + q), lower))
             inverse = reciprocal(d)
             store(F, at_D + j, d)
             store(F, at_R + j, inverse)

@@ -32,7 +32,6 @@ __all__ = [
     "real_part",
     "reciprocal",
     "root",
-    "scale",
     "size",
     "smallest",
     "splat",
@@ -184,9 +183,9 @@ def put(typing: Any, array: Any, row: Any, lane: Any, value: Any) -> tuple:
 
 
 def _operation(combine: Callable, real: bool = False) -> Any:
-    """An intrinsic of up to three Lanes of one type; `combine` works on lists of planes."""
+    """What an intrinsic of Lanes returns; `combine` works on lists of planes."""
 
-    def make(first: Any, arity: int) -> tuple:
+    def make(first: Any) -> tuple:
         dtype = first.dtype
         result = Lanes(_real(dtype) if real else dtype)
 
@@ -278,98 +277,90 @@ _inverse_of = _operation(_inverse)
 _conjugated = _operation(lambda B, x: [x[0], *(B.fneg(part) for part in x[1:])])
 _real_of = _operation(lambda B, x: x[:1], real=True)
 _root_of = _operation(lambda B, x: [_call(B, "sqrt", x[0])])
-_scaled = _operation(lambda B, x, s: [B.fmul(part, s[0]) for part in x])
 
 
 @intrinsic
 def mul(typing: Any, x: Any, y: Any) -> tuple:
     """Product."""
-    result, generate = _mul(x, 2)
+    result, generate = _mul(x)
     return result(x, y), generate
 
 
 @intrinsic
 def add(typing: Any, x: Any, y: Any) -> tuple:
     """Sum."""
-    result, generate = _add(x, 2)
+    result, generate = _add(x)
     return result(x, y), generate
 
 
 @intrinsic
 def sub(typing: Any, x: Any, y: Any) -> tuple:
     """Difference."""
-    result, generate = _sub(x, 2)
+    result, generate = _sub(x)
     return result(x, y), generate
 
 
 @intrinsic
 def fma(typing: Any, c: Any, x: Any, y: Any) -> tuple:
     """C + x y."""
-    result, generate = _fma(c, 3)
+    result, generate = _fma(c)
     return result(c, x, y), generate
 
 
 @intrinsic
 def fms(typing: Any, c: Any, x: Any, y: Any) -> tuple:
     """C - x y."""
-    result, generate = _fms(c, 3)
+    result, generate = _fms(c)
     return result(c, x, y), generate
 
 
 @intrinsic
 def largest(typing: Any, x: Any, y: Any) -> tuple:
     """The larger of real numbers; NaN if one is."""
-    result, generate = _max(x, 2)
+    result, generate = _max(x)
     return result(x, y), generate
 
 
 @intrinsic
 def smallest(typing: Any, x: Any, y: Any) -> tuple:
     """The smaller of real numbers; NaN if one is."""
-    result, generate = _min(x, 2)
+    result, generate = _min(x)
     return result(x, y), generate
 
 
 @intrinsic
 def absolute(typing: Any, x: Any) -> tuple:
     """|x|, real."""
-    result, generate = _modulus_of(x, 1)
+    result, generate = _modulus_of(x)
     return result(x), generate
 
 
 @intrinsic
 def size(typing: Any, x: Any) -> tuple:
     """|Re x| + |Im x|: like |x| up to a factor of sqrt 2, and never overflows before x does."""
-    result, generate = _taxicab_of(x, 1)
+    result, generate = _taxicab_of(x)
     return result(x), generate
 
 
 @intrinsic
 def reciprocal(typing: Any, x: Any) -> tuple:
     """1 / x."""
-    result, generate = _inverse_of(x, 1)
+    result, generate = _inverse_of(x)
     return result(x), generate
 
 
 @intrinsic
 def conjugate(typing: Any, x: Any) -> tuple:
     """The complex conjugate; a real x as it is."""
-    result, generate = _conjugated(x, 1)
+    result, generate = _conjugated(x)
     return result(x), generate
 
 
 @intrinsic
 def root(typing: Any, x: Any) -> tuple:
     """Square root of real numbers."""
-    result, generate = _root_of(x, 1)
+    result, generate = _root_of(x)
     return result(x), generate
-
-
-@intrinsic
-def scale(typing: Any, x: Any, s: Any) -> tuple:
-    """X times real s."""
-    result, generate = _scaled(x, 2)
-    return result(x, s), generate
 
 
 @intrinsic
@@ -403,7 +394,7 @@ def from_real(typing: Any, array: Any, x: Any) -> tuple:
 @intrinsic
 def real_part(typing: Any, x: Any) -> tuple:
     """Re x, real."""
-    result, generate = _real_of(x, 1)
+    result, generate = _real_of(x)
     return result(x), generate
 
 

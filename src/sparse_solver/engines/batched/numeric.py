@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections import deque
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
@@ -31,7 +32,6 @@ def load_kernels() -> ModuleType | None:
         return importlib.import_module(".kernels", __package__)
     except (ImportError, RuntimeError):  # no numba, or nowhere to keep what it compiles
         return None
-
 
 
 @lru_cache(maxsize=1)
@@ -93,7 +93,7 @@ class BatchNumeric:
         flat, stride = _flat(values)
         kernel = _kernels().factor
         p = plan
-        structure = (p.n, p.nnz, p.symmetric, p.rows, p.cols, p.diagonal, p.upper, p.mirror)
+        structure: tuple = (p.n, p.nnz, p.symmetric, p.rows, p.cols, p.diagonal, p.upper, p.mirror)
         structure += p.factor_arguments()
 
         def work(first: int, last: int) -> None:
@@ -181,13 +181,13 @@ class BatchNumeric:
         self._share(work, 8.0 * p.nnz * columns)
         return out
 
-    def _share(self, work: object, operations: float) -> None:
+    def _share(self, work: Callable[[int, int], None], operations: float) -> None:
         """``work(first, last)`` over all blocks; `operations` is what one item takes."""
         blocks = len(self.blocks)
         threads = self.threads if operations * self.items > _SPAN else 1
         pieces = min(blocks, _CHUNKS * threads if threads > 1 else 1)
         bounds = np.linspace(0, blocks, pieces + 1).astype(int).tolist()
-        share(lambda k: work(bounds[k], bounds[k + 1]), pieces, threads)  # type: ignore[operator]
+        share(lambda k: work(bounds[k], bounds[k + 1]), pieces, threads)
 
 
 MARGIN = 1e4  # units of eps by which a diagonal must dominate, over rounding

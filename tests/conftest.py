@@ -21,6 +21,20 @@ def clean():
     ss.clear_cache()
 
 
+@pytest.fixture(scope="module")
+def lanes():
+    """Batches of small systems go to the compiled kernel, however little work they are."""
+    from sparse_solver.engines import batched
+    from sparse_solver.planning import batch_choice
+
+    if batched.load_kernels() is None:
+        pytest.skip("numba can't be used here")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(batch_choice, "_COMPILE", 0.0)
+        patch.setattr(batch_choice, "_LOAD", 0.0)
+        yield
+
+
 class Counts:
     """How often the engines analysed, factored and solved, and which Numerics are alive."""
 

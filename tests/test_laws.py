@@ -109,8 +109,21 @@ def test_5_slogdet_is_the_dense_one(engine, case, dtype):
     assert (logabs - true_logabs).abs() <= tol * max(1.0, true_logabs.abs().item())
 
 
-@pytest.mark.skip(reason="batches come with an issue of their own")
-def test_7_a_batch_equals_the_loop_over_its_items(): ...
+@each_engine_case_dtype
+def test_7_a_batch_equals_the_loop_over_its_items(engine, case, dtype):
+    """One singular item, and items of very different sizes; by the engine, item after item."""
+    A, _, b = system(case, dtype, 2)
+    method = ss.Direct(engine=engine)
+    items = [A.values, 2 * A.values, torch.zeros_like(A.values), rescaled(case, dtype, 1).values]
+    x, info = ss.solve_ex(ss.SparseMatrix(A.pattern, torch.stack(items)), b, method=method)
+    assert info[2] > 0
+    assert x[2].isnan().all()
+    for item in (0, 1, 3):
+        M = ss.SparseMatrix(A.pattern, items[item])
+        _, alone = ss.solve_ex(M, b, method=method)
+        assert (info[item] == 0) == (alone == 0)
+        if info[item] == 0:
+            assert_solves(M.to_dense(), x[item], b)
 
 
 @each_engine_case_dtype

@@ -37,6 +37,8 @@ class Info:
         Refinement steps (direct) or iterations (iterative) of the latest solve.
     residual : float or None
         Normwise backward error of the latest solve.
+    columns : str or None
+        Set where an engine can't solve for a block of right-hand sides at once: what is done instead.
     transfer : str or None
         Set where tensors had to be copied to another device to be served.
     """
@@ -56,6 +58,7 @@ class Info:
     inertia: tuple[int, int, int] | None = None
     iterations: int = 0
     residual: float | None = None
+    columns: str | None = None
     transfer: str | None = None
 
     @property

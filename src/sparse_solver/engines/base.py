@@ -65,6 +65,7 @@ class Numeric(ABC):
     nnz_factor: int | None = None
     memory: int | None = None
     inertia: tuple[int, int, int] | None = None
+    columns: str | None = None  # where blocks of right-hand sides are not solved as one, how
     recyclable: bool = False  # whether new values can be factored in this one's storage
 
     @abstractmethod

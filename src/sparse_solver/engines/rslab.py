@@ -17,19 +17,21 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import torch
 
 from ..matrix import Pattern
 from .base import Declined, Engine, Numeric, Symbolic
+from .threads import share
 
 __all__ = ["Rslab"]
 
 _WEAK_DIAGONAL = 0.1  # of its column's largest entry
 _HEAVY, _HEAVY_PER_UNKNOWN = 1e9, 1e5  # flops from which a second ordering is tried (3-D meshes)
-_COLUMN_WORK = 1 << 18  # factor entries times columns from which transposed columns use threads
+_COLUMN_WORK = 1 << 18  # factor entries times columns from which columns are shared by threads
+_BLOCK = 16  # columns at least in each thread's block
 
 
 _FORKED = "made before this process was forked, and its threads did not survive"
@@ -64,16 +66,45 @@ class _RslabNumeric(Numeric):
             transposed = False
         if b.ndim == 1:
             return self.handle.solve_transpose(b) if transposed else self.handle.solve(b)
+        k = b.shape[1]
+        threads = self.threads if self.nnz_factor * k > _COLUMN_WORK else 1
         if not transposed:
+            return self._solve_blocks(b, min(threads, k // _BLOCK))
+        # No block solve with A^T in this library; it releases the GIL, so columns run side by side.
+        x = np.empty((k, b.shape[0]), b.dtype)
+        columns = _transposed(b)
+
+        def column(j: int) -> None:
+            x[j] = self.handle.solve_transpose(columns[j])
+
+        share(column, k, threads)
+        return _transposed(x)
+
+    def _solve_blocks(self, b: np.ndarray, pieces: int) -> np.ndarray:
+        if pieces <= 1:
             return self.handle.solve_many(b)
-        columns = [np.ascontiguousarray(b[:, j]) for j in range(b.shape[1])]
-        if self.threads > 1 and len(columns) > 1 and self.nnz_factor * len(columns) > _COLUMN_WORK:
-            # No block solve with A^T in this library; it releases the GIL, so columns run side by side.
-            with ThreadPoolExecutor(self.threads) as pool:
-                solved = list(pool.map(self.handle.solve_transpose, columns))
-        else:
-            solved = [self.handle.solve_transpose(c) for c in columns]
-        return np.stack(solved, axis=1) if solved else np.empty_like(b)
+        x = np.empty_like(b)
+        bounds = np.linspace(0, b.shape[1], pieces + 1).astype(int)
+
+        def block(piece: int) -> None:
+            columns = slice(bounds[piece], bounds[piece + 1])
+            x[:, columns] = self.handle.solve_many(np.ascontiguousarray(b[:, columns]))
+
+        share(block, pieces, pieces)
+        return x
+
+    @property
+    def columns(self) -> str | None:  # type: ignore[override]
+        if self.path == "ldlt":
+            return None
+        return (
+            f"A^T x = b column by column, over {self.threads} threads: rslab has no block solve for it"
+        )
+
+
+def _transposed(a: np.ndarray) -> np.ndarray:
+    """A copy in transposed order; torch moves it in blocks, NumPy number by number."""
+    return torch.from_numpy(a).t().contiguous().numpy()
 
 
 class Rslab(Engine):

@@ -23,6 +23,7 @@ __all__ = ["COMPONENTWISE", "NORMWISE", "Equations"]
 
 NORMWISE = 1e3  # units of eps
 COMPONENTWISE = 1e7
+_IN_CACHE = 1 << 15  # numbers of one temporary
 _EPS = {np.dtype(t).char: float(np.finfo(t).eps) for t in ("f4", "f8", "c8", "c16")}
 
 
@@ -122,6 +123,40 @@ class Equations:
                 return True, error
         with np.errstate(all="ignore"):
             return self._judge_fully(x, residual, b, transposed)
+
+    def are_surely_accurate(self, x: np.ndarray, b: np.ndarray, transposed: bool) -> tuple[bool, float]:
+        """Whether bounds from the diagonal alone accept all columns of x (n, k), and a bound of their
+        normwise backward errors; a few rows at a time, so that nothing as large as x is written.
+        """
+        P = self.pattern.T if transposed else self.pattern
+        values = self.values[self.pattern.transposed_order] if transposed else self.values
+        indptr, cols = P.csr
+        n, k = x.shape
+        numbers = np.ascontiguousarray(x).reshape(-1)
+        height = max(1, _IN_CACHE // k)
+        r = np.empty((height, k), x.dtype)
+        residual = np.empty((height, k), self.magnitudes.dtype)
+        top, reach = np.zeros((2, k))
+        least = np.full(k, math.inf)
+        with np.errstate(all="ignore"):
+            for start in range(0, n, height):
+                stop = min(start + height, n)
+                part, size = r[: stop - start], residual[: stop - start]
+                part[:] = 0
+                rows = indptr[start : stop + 1]
+                _sparsetools.csr_matvecs(
+                    stop - start, n, k, rows, cols, values, numbers, part.reshape(-1)
+                )
+                part -= b[start:stop]
+                top = np.maximum(top, np.abs(part, out=size).max(0))
+                np.abs(x[start:stop], out=size)
+                size *= self.diagonal[start:stop, None]
+                reach, least = np.maximum(reach, size.max(0)), np.minimum(least, size.min(0))
+            error = float((top / reach).max())
+        accurate = error <= NORMWISE * self.eps and bool(
+            (top <= COMPONENTWISE * self.eps * least).all()
+        )
+        return accurate, error
 
     def _judge_fully(
         self, x: np.ndarray, residual: np.ndarray, b: np.ndarray, transposed: bool

@@ -367,6 +367,7 @@ class Planner:
             analyze_seconds=getattr(symbolic, "seconds", None),
             factor_seconds=getattr(numeric, "seconds", None),
             inertia=getattr(numeric, "inertia", None),
+            columns=getattr(numeric, "columns", None),
             **facts,  # type: ignore[arg-type]
         )
 

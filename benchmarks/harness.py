@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("sparse_solver", "torch", "numpy", "scipy", "rslab", "cholespy", "torch-sla", "pyamg")
+PACKAGES = (
+    *("sparse_solver", "torch", "numpy", "scipy", "numba", "rslab"),
+    *("cholespy", "torch-sla", "pyamg"),
+)
 SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
 
 BLOCK = 0.02  # s: a fast step runs this long before another's turn, so that caches are its own

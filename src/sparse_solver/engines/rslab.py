@@ -104,7 +104,7 @@ class _RslabNumeric(Numeric):
 
 def _transposed(a: np.ndarray) -> np.ndarray:
     """A copy in transposed order; torch moves it in blocks, NumPy number by number."""
-    return torch.from_numpy(a).t().contiguous().numpy()
+    return torch.from_numpy(a if a.flags.writeable else a.copy()).t().contiguous().numpy()
 
 
 class Rslab(Engine):

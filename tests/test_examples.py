@@ -52,6 +52,29 @@ def test_airfoil_inverse_recovers_the_coefficient(counts, capsys, tmp_path):
     assert (tmp_path / "before_after.png").stat().st_size > 50_000
 
 
+def test_heat_ensemble_learns_and_its_gradient_is_right(capsys, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    example = load("heat_ensemble.py")
+    figures = example["main"](["--plates", "40", "--steps", "60", "--output", "plates.png"])
+    assert figures["end"] < 0.8 * figures["start"]
+    assert "ms per step" in capsys.readouterr().out
+    assert (tmp_path / "plates.png").stat().st_size > 10_000
+
+    plates = example["Plates"]()
+    z = torch.randn(6, len(example["WAVES"]), dtype=torch.float64, requires_grad=True)
+    target = torch.randn(())
+
+    def loss(z):
+        return (plates.readings(plates.log_kappa(z)) - target).square().sum()
+
+    (g,) = torch.autograd.grad(loss(z), z)
+    direction = torch.randn_like(z)
+    h = 1e-5
+    with torch.no_grad():
+        slope = (loss(z + h * direction) - loss(z - h * direction)) / (2 * h)
+    assert torch.isclose((g * direction).sum(), slope, rtol=1e-6)
+
+
 def test_benchmark(capsys, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     main = load("benchmark.py")["main"]

@@ -137,7 +137,7 @@ def draw(
     for column in range(4):
         for row, (field, name) in enumerate(((truth, "true"), (guess, "seen by the network"))):
             axis = axes[row, column]
-            picture = field[column].reshape(SIDE, SIDE)
+            picture = field[column].reshape(SIDE, SIDE).numpy()
             axis.imshow(picture, cmap="inferno", vmin=-1.8, vmax=1.8, interpolation="bicubic")
             axis.set(xticks=[], yticks=[])
             if column == 0:

@@ -96,13 +96,14 @@ def test_large_items_by_engines_over_threads():
         i = torch.arange(n)
         P = ss.Pattern(torch.cat([i, i[1:]]), torch.cat([i, i[:-1]]), (n, n))
         values = torch.cat([2 + torch.rand(items, n), torch.rand(items, n - 1)], 1).double()
-        F = ss.factorize(ss.SparseMatrix(P, values))
+        A = P.assemble(values)
+        F = ss.factorize(A)
         assert "over 2 threads" in F.info.reason
         b = torch.rand(items, n, dtype=torch.float64)
-        assert torch.allclose(ss.SparseMatrix(P, values) @ F.solve(b), b)
+        assert torch.allclose(A @ F.solve(b), b)
         values[1] = 0
         values[2] = 0
-        with pytest.raises(ss.SingularMatrixError, match=r"item 1.*1 more items failed: 2"):
-            ss.factorize(ss.SparseMatrix(P, values))
+        with pytest.raises(ss.SingularMatrixError, match=r"item 1.*1 more failed: items 2"):
+            ss.factorize(P.assemble(values))
     finally:
         torch.set_num_threads(1)

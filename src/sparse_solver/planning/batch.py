@@ -118,7 +118,7 @@ class BatchFactored:
         if len(self.errors) > 1 and hasattr(error, "message"):
             others = sorted(self.errors)[1:]
             names = ", ".join(map(str, others[:_NAMED])) + (", ..." if len(others) > _NAMED else "")
-            error.message += f" ({len(others)} more items failed: {names})"
+            error.message += f" (and {len(others)} more failed: items {names})"
         raise error
 
     def _planner_of_items(self, items: int) -> Planner:

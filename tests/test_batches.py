@@ -1,4 +1,4 @@
-"""Batches as far as the foundation has them: right answers, shapes and outcomes, item by item."""
+"""Batches by engines: right answers, shapes and outcomes, item by item."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ import torch
 
 from ..engines.batched import BAD, INDEFINITE, UNSYMMETRIC, BatchNumeric
 from ..engines.threads import share
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, SingularMatrixError
 from ..info import Info
 from ..matrix.products import outer_numbers
 from .equations import COMPONENTWISE, NORMWISE
@@ -199,6 +199,30 @@ class BatchFactored:
         if self._numeric is not None:
             return self._numeric.outer(y, x, i, j)
         return outer_numbers(-y, x, i, j, y.ndim == 2)
+
+    def slogdet(self) -> tuple[np.ndarray, np.ndarray]:
+        """(sign, log|det|), (items,) both: (0, -inf) for singular items, NaN for other failures.
+
+        Raises
+        ------
+        Declined
+            If an item is served by an engine that offers none.
+        """
+        real = np.empty(0, self.dtype).real.dtype
+        if self._numeric is not None:
+            sign, size = self._numeric.slogdet()
+            left: Iterable[int] = self._served
+        else:
+            sign, size = np.ones(self._count, self.dtype), np.zeros(self._count, real)
+            left = range(self._count)
+        for item in left:
+            error = self.errors.get(item)
+            if error is not None:
+                singular = isinstance(error, SingularMatrixError)
+                sign[item], size[item] = (0, -np.inf) if singular else (np.nan, np.nan)
+            elif (attempt := self[item].attempt) is not None:
+                sign[item], size[item] = attempt.numeric.slogdet()
+        return sign, size
 
     def info(self, **facts: object) -> Info:
         """Facts on the batch and its latest solve."""

@@ -42,6 +42,7 @@ class Lanes:
         self._plans: dict[str, Elimination | None] = {}
         self._unsymmetric = False  # an item was, though its batch's first was not
         self._pause = 0
+        self._sound = False  # whether some values on this structure make a regular matrix
         self.solo: Planner | None = None  # for large items, an engine's thread each
         self.seconds = 0.0  # of planning
 
@@ -57,10 +58,12 @@ class Lanes:
         if self._pause:
             self._pause -= 1
             return None, "a batch before this one could not do without pivoting"
-        try:
-            check_structure(P)
-        except SingularMatrixError:
-            return None, "structurally singular"
+        if not self._sound:
+            try:
+                check_structure(P)
+            except SingularMatrixError:
+                return None, "structurally singular"
+            self._sound = True
         symmetric, mirrored = self._symmetry(values[0])
         if symmetric is None:
             return None, "the pattern is not symmetric"

@@ -181,6 +181,20 @@ class BatchNumeric:
         self._share(work, 8.0 * p.nnz * columns)
         return out
 
+    def slogdet(self) -> tuple[np.ndarray, np.ndarray]:
+        """(sign, log|det|) of each item, (items,) both, from the pivots; singular ones are not told."""
+        p = self.plan
+        at = p.height - 2 * p.n
+        planes = 2 if self.dtype.kind == "c" else 1
+        rows = self.blocks.view(self._real.dtype).reshape(len(self.blocks), p.height, planes, WIDTH)
+        pivots = rows[:, at : at + p.n].astype(np.float64).transpose(0, 3, 2, 1)
+        pivots = pivots.reshape(-1, planes, p.n)[: self.items]
+        whole = pivots[:, 0] + 1j * pivots[:, 1] if planes == 2 else pivots[:, 0]
+        size = np.abs(whole)
+        with np.errstate(all="ignore"):
+            sign = (whole / size).prod(1) * (_parity(p.row_order) * _parity(p.col_order))
+            return sign.astype(self.dtype), np.log(size).sum(1).astype(self._real.dtype)
+
     def _share(self, work: Callable[[int, int], None], operations: float) -> None:
         """``work(first, last)`` over all blocks; `operations` is what one item takes."""
         blocks = len(self.blocks)
@@ -191,6 +205,18 @@ class BatchNumeric:
 
 
 MARGIN = 1e4  # units of eps by which a diagonal must dominate, over rounding
+
+
+def _parity(order: np.ndarray) -> int:
+    """The sign of a permutation: minus one for each cycle of even length."""
+    left, sign = np.ones(len(order), bool), 1
+    for start in range(len(order)):
+        at, length = start, 0
+        while left[at]:
+            left[at] = False
+            at, length = order[at], length + 1
+        sign = -sign if length and length % 2 == 0 else sign
+    return sign
 
 
 def _kernels() -> ModuleType:

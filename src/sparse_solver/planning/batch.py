@@ -176,9 +176,9 @@ class BatchFactored:
         if self._numeric is None:
             x, left = np.empty(b.shape, b.dtype), list(range(self._count))
         else:
-            check = self.planner.method.check
+            # Checked whatever the method says: pivots decided beforehand need it.
             x, bad, self._residual, self._steps = self._numeric.solve(
-                b, transposed, check, NORMWISE, COMPONENTWISE
+                b, transposed, NORMWISE, COMPONENTWISE
             )
             left = sorted(self._served.union(bad.tolist()))
 
@@ -235,15 +235,16 @@ class BatchFactored:
                 how += f" over {self.planner.threads} threads"
             reason = f"{base.reason}{how} ({self._reason})"
             return dataclasses.replace(base, reason=reason, **facts)  # type: ignore[arg-type]
-        plan = numeric.plan
-        reason = self._reason
+        plan, kind, reason = numeric.plan, self.planner.assume, self._reason
+        if kind == "auto":
+            kind = "symmetric" if plan.symmetric else "general"
         if served:
             reason += f"; {len(served)} of them by engines that pivot"
         return Info(
             engine="batched",
             path="ldlt" if plan.symmetric else "lu",
             reason=reason,
-            kind="symmetric" if plan.symmetric else "general",
+            kind=kind,
             n=plan.n,
             nnz=plan.nnz,
             nnz_factor=plan.nnz_factor * (1 if plan.symmetric else 2) + plan.n,

@@ -155,9 +155,8 @@ class Lanes:
         planner = self.planner
         definite = planner.assume == "spd"
         numeric = BatchNumeric(plan, values, mirrored, definite, planner.threads, self.spare)
-        if planner.method.check:
-            limit = probe_limit(numeric.eps, plan.n)
-            numeric.suspect(random_vector(plan.n), limit, NORMWISE)
+        # Whatever the method says: pivots decided beforehand need it.
+        numeric.suspect(random_vector(plan.n), probe_limit(numeric.eps, plan.n), NORMWISE)
         return numeric
 
 

@@ -258,7 +258,7 @@ def _errors(F, x, b, r, sums, facts, norms, side, start, items, mode, n, rows, c
 @njit(**_options)
 def solve(
     blocks, norms, real, b, item_stride, row_stride, column_stride, x, columns, verdicts, errors,
-    steps, first, last, mode, check, normwise, componentwise,
+    steps, first, last, mode, normwise, componentwise,
     n, nnz, row_order, col_order, rows, cols, pointer, index,
 ):  # fmt: skip
     """Blocks `first` to `last` of A x = b, or A^T x = b if `mode` is 2; 0 is for A = A^T.
@@ -292,13 +292,11 @@ def solve(
                     put(rhs, i, lane, b[source + i * row_stride])
             for i in range(n):
                 store(r, i, load(rhs, i))
-            for step in range(_STEPS + 1 if check else 1):
+            for step in range(_STEPS + 1):
                 _permuted(F, r, z, w, mode, n, at_L, at_U, at_R, row_order, col_order, pointer, index)
                 if step == 0:
                     for i in range(n):
                         store(y, i, load(z, i))
-                    if not check:
-                        break
                 else:
                     for i in range(n):
                         store(z, i, add(load(y, i), load(z, i)))
@@ -324,10 +322,9 @@ def solve(
                 if not waiting:
                     break
             for lane in range(count):
-                if check:
-                    errors[start + lane] = max(errors[start + lane], error[lane])
-                    if state[lane] != _GOOD:
-                        verdicts[start + lane] |= BAD
+                errors[start + lane] = max(errors[start + lane], error[lane])
+                if state[lane] != _GOOD:
+                    verdicts[start + lane] |= BAD
                 target = (start + lane) * n * columns + c
                 for i in range(n):
                     x[target + i * columns] = get(y, i, lane)

@@ -19,7 +19,7 @@ from .layout import BAD, DOMINANT, WIDTH
 __all__ = ["BatchNumeric", "compiled", "is_cached", "load_kernels"]
 
 _CHUNKS = 4  # pieces of work per thread
-_SPAN = 2e5  # operations from which a second thread is worth starting
+_SPAN = 2e5  # operations for which another thread is worth starting
 _LINE = 64  # bytes
 
 compiled: set[np.dtype] = set()  # element types whose kernels ran in this process
@@ -140,7 +140,7 @@ class BatchNumeric:
         self._share(work, 8.0 * p.nnz_factor + 30.0 * p.nnz)
 
     def solve(
-        self, b: np.ndarray, transposed: bool, check: bool, normwise: float, componentwise: float
+        self, b: np.ndarray, transposed: bool, normwise: float, componentwise: float
     ) -> tuple[np.ndarray, np.ndarray, float, int]:
         """(x, which are not accurate, largest backward error, most refinement steps) for b of shape
         (items, n) or (items, n, k), of this dtype.
@@ -153,13 +153,14 @@ class BatchNumeric:
         errors, steps = np.zeros(self.items), np.zeros(self.items, np.int64)
         mode = 0 if p.symmetric else 2 if transposed else 1
         kernel, out = _kernels().solve, x.reshape(-1)
-        # Sizes |Re| + |Im| may make the componentwise error of complex numbers look half as large.
-        componentwise *= self.eps * (0.5 if self.dtype.kind == "c" else 1.0)
+        # Sizes |Re| + |Im| may make the errors of complex numbers look half as large.
+        slack = self.eps * (0.5 if self.dtype.kind == "c" else 1.0)
+        normwise, componentwise = normwise * slack, componentwise * slack
 
         def work(first: int, last: int) -> None:
             kernel(
                 self.blocks, self.norms, self._real, flat, stride, columns, 1, out, columns, verdicts,
-                errors, steps, first, last, mode, check, normwise * self.eps, componentwise,
+                errors, steps, first, last, mode, normwise, componentwise,
                 p.n, p.nnz, *p.solve_arguments(),
             )  # fmt: skip
 
@@ -198,7 +199,7 @@ class BatchNumeric:
     def _share(self, work: Callable[[int, int], None], operations: float) -> None:
         """``work(first, last)`` over all blocks; `operations` is what one item takes."""
         blocks = len(self.blocks)
-        threads = self.threads if operations * self.items > _SPAN else 1
+        threads = min(self.threads, 1 + int(operations * self.items / _SPAN))
         pieces = min(blocks, _CHUNKS * threads if threads > 1 else 1)
         bounds = np.linspace(0, blocks, pieces + 1).astype(int).tolist()
         share(lambda k: work(bounds[k], bounds[k + 1]), pieces, threads)

@@ -23,7 +23,6 @@ from sparse_solver.planning.batch_choice import batch_choice, loop_seconds
         (False, "dense blocks", {"n": 50_000}),
         (False, "dense blocks", {"flops": 1e9}),
         (True, "side by side", {"flops": 1e6}),
-        (False, "GB", {"bytes_needed": 2e9, "bytes_allowed": 1e9}),
         (False, "numba", {"state": "missing"}),
         (False, "compiler", {"state": "cold", "spent": 1.0}),
         (True, "side by side", {"state": "cold", "spent": 100.0}),

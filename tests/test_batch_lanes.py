@@ -52,6 +52,26 @@ def engine_of(A, **options) -> str:
     return ss.factorize(A, **options).info.engine
 
 
+class Kernels:
+    """How often batches were factored in lanes, and which are alive."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.made, self.alive = 0, weakref.WeakSet()
+        inner = batched.BatchNumeric.__init__
+
+        def outer(numeric, *args) -> None:
+            self.made += 1
+            self.alive.add(numeric)
+            inner(numeric, *args)
+
+        monkeypatch.setattr(batched.BatchNumeric, "__init__", outer)
+
+
+@pytest.fixture
+def kernels(monkeypatch) -> Kernels:
+    return Kernels(monkeypatch)
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     n=st.integers(1, 12),
@@ -208,6 +228,33 @@ def test_nan_in_an_item_or_in_its_right_hand_side():
         ss.solve(ss.SparseMatrix(A.pattern, values), b)
 
 
+@pytest.mark.parametrize("method", [ss.Direct(), ss.Direct(engine="superlu")], ids=str)
+def test_a_bad_right_hand_side_spoils_no_later_solve(method):
+    A = grids(12, 3)
+    F = ss.factorize(A, method=method)
+    b = torch.ones(12, 9, dtype=f64)
+    bad = b.clone()
+    bad[[3, 5], 1] = float("nan")
+    with pytest.raises(ValueError, match="NaN") as error:
+        F.solve(bad)
+    assert error.value.item == 3
+    assert torch.allclose(F.solve(b), torch.linalg.solve(A.to_dense(), b))
+
+
+def test_failures_keep_nothing_alive(kernels):
+    A = grids(12, 3)
+    values = A.values.clone()
+    values[4] = 0
+    gc.disable()
+    try:
+        outcome = ss.solve_ex(ss.SparseMatrix(A.pattern, values), torch.ones(9, dtype=f64))
+        assert outcome.info[4] > 0
+        del outcome
+        assert len(kernels.alive) == 0
+    finally:
+        gc.enable()
+
+
 def test_definiteness_is_verified_by_item():
     A = grids(12, 3)
     values = A.values.clone()
@@ -243,26 +290,6 @@ def test_unchecked_batches():
     b = torch.randn(12, 9, dtype=f64)
     method = ss.Direct(check=False)
     assert torch.allclose(ss.solve(A, b, method=method), torch.linalg.solve(A.to_dense(), b))
-
-
-class Kernels:
-    """How often batches were factored in lanes, and which are alive."""
-
-    def __init__(self, monkeypatch) -> None:
-        self.made, self.alive = 0, weakref.WeakSet()
-        inner = batched.BatchNumeric.__init__
-
-        def outer(numeric, *args) -> None:
-            self.made += 1
-            self.alive.add(numeric)
-            inner(numeric, *args)
-
-        monkeypatch.setattr(batched.BatchNumeric, "__init__", outer)
-
-
-@pytest.fixture
-def kernels(monkeypatch) -> Kernels:
-    return Kernels(monkeypatch)
 
 
 def test_one_factorisation_serves_every_derivative(kernels, counts):

@@ -86,6 +86,7 @@ def info_of(F: Factor) -> Tensor:
                 raise error
         except (torch.linalg.LinAlgError, NonFiniteError) as named:
             info.view(-1)[item] = code_of(named, F.shape[-1])
+            named.__traceback__ = None  # its frames would keep F
     return info.to(F.matrix.device)
 
 

@@ -61,7 +61,7 @@ class BatchFactored:
         self.planner = planner
         self._count, self.dtype = len(values), values.dtype
         self.errors: dict[int, Exception] = {}
-        self.recording = tolerant
+        self.recording = False
         self._items: dict[int, Factored] = {}
         self._numeric: BatchNumeric | None = None
         self._reason, self._steps = "an empty batch", 0
@@ -80,46 +80,34 @@ class BatchFactored:
         self._served = set(left)
         self._factor(values, sorted(self._served))
         if self.errors and not tolerant:
-            self._raise()
-        self.recording = False
+            raise _first(self.errors)
 
     def _factor(self, values: np.ndarray, which: list[int]) -> None:
         if not which:
             return
         planner = self._planner_of_items(len(which))
 
-        def make(k: int) -> None:
+        def make(item: int) -> None:
+            self._items[item] = Factored(planner, values[item].copy())
+
+        self.errors |= self._each(which[:1], make)  # alone, so that all share its analysis
+        self.errors |= self._each(which[1:], make)
+
+    def _each(self, which: list[int], work: Callable[[int], None]) -> dict[int, Exception]:
+        """Do something for some items, over threads where they are large; the failures by item."""
+        failed: dict[int, Exception] = {}
+
+        def one(k: int) -> None:
             item = which[k]
-            self._trying(item, lambda: self._adopt(item, Factored(planner, values[item].copy())))
+            try:
+                work(item)
+            except _FAILURES as error:
+                failed[item] = _named(error, item)
+            except ValueError as error:
+                raise ValueError(f"item {item}: {error}") from error
 
-        recording, self.recording = self.recording, True
-        make(0)  # alone, so that all share its analysis
-        self._over(lambda k: make(k + 1), len(which) - 1)
-        self.recording = recording
-
-    def _adopt(self, item: int, factored: Factored) -> None:
-        self._items[item] = factored
-
-    def _trying(self, item: int, work: Callable[[], None]) -> None:
-        """Do what one item needs; its failure is named, and kept or raised."""
-        try:
-            work()
-        except _FAILURES as error:
-            error.item = item  # type: ignore[union-attr]
-            self.errors[item] = error
-            if not self.recording:
-                raise
-        except ValueError as error:
-            raise ValueError(f"item {item}: {error}") from error
-
-    def _raise(self) -> None:
-        first = min(self.errors)
-        error = self.errors[first]
-        if len(self.errors) > 1 and hasattr(error, "message"):
-            others = sorted(self.errors)[1:]
-            names = ", ".join(map(str, others[:_NAMED])) + (", ..." if len(others) > _NAMED else "")
-            error.message += f" (and {len(others)} more failed: items {names})"
-        raise error
+        share(one, len(which), self.planner.threads if self._sizeable else 1)
+        return failed
 
     def _planner_of_items(self, items: int) -> Planner:
         """One thread for each of several large items, rather than all for one after the other."""
@@ -135,9 +123,6 @@ class BatchFactored:
     @property
     def _sizeable(self) -> bool:
         return self.planner.pattern.shape[0] >= _SIZEABLE
-
-    def _over(self, work: Callable[[int], None], count: int) -> None:
-        share(work, count, self.planner.threads if self._sizeable else 1)
 
     # ---- as a sequence of factors ----
 
@@ -159,8 +144,7 @@ class BatchFactored:
             try:
                 found = Factored(self.planner, values)
             except _FAILURES as error:
-                error.item = item  # type: ignore[union-attr]
-                raise
+                raise _named(error, item) from None
             self._items[item] = found
         return found
 
@@ -182,17 +166,16 @@ class BatchFactored:
             )
             left = sorted(self._served.union(bad.tolist()))
 
-        def one(k: int) -> None:
-            item = left[k]
+        def one(item: int) -> None:
             x[item] = 0
             if item not in self.errors:
-                self._trying(item, lambda: self._solve_item(item, x, b, transposed))
+                x[item] = self[item].solve(b[item], transposed)
 
-        self._over(one, len(left))
+        failed = self._each(left, one)
+        if failed and not self.recording:
+            raise _first(failed)
+        self.errors |= failed
         return x
-
-    def _solve_item(self, item: int, x: np.ndarray, b: np.ndarray, transposed: bool) -> None:
-        x[item] = self[item].solve(b[item], transposed)
 
     def outer(self, y: np.ndarray, x: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """-y_i conj(x_j) at the nonzeros (i, j), summed over columns: (items, nnz)."""
@@ -257,6 +240,23 @@ class BatchFactored:
             residual=self._residual,
             **facts,  # type: ignore[arg-type]
         )
+
+
+def _named(error: Exception, item: int) -> Exception:
+    """The failure of an item, without the frames that it passed through, which would keep factors."""
+    error.item = item  # type: ignore[attr-defined]
+    error.__context__ = error.__cause__ = None
+    return error.with_traceback(None)
+
+
+def _first(failed: dict[int, Exception]) -> Exception:
+    """The first of several failures, naming the others."""
+    first, *others = sorted(failed)
+    error = failed[first]
+    if others and hasattr(error, "message"):
+        names = ", ".join(map(str, others[:_NAMED])) + (", ..." if len(others) > _NAMED else "")
+        error.message += f" (and {len(others)} more failed: items {names})"
+    return error
 
 
 def _lanes(planner: Planner) -> Lanes:

@@ -33,8 +33,6 @@ def batch_choice(
     engine: str,
     *,
     flops: float | None = None,
-    bytes_needed: float = 0.0,
-    bytes_allowed: float = float("inf"),
     state: str = "compiled",
     spent: float = 0.0,
 ) -> BatchChoice:
@@ -46,9 +44,8 @@ def batch_choice(
         Of the batch, and unknowns of each.
     engine : str
         As the caller asked for it: only "auto" leaves a choice.
-    flops, bytes_needed : float, optional
+    flops : float, optional
         What the plan of the elimination predicts, once there is one.
-    bytes_allowed : float
     state : {"compiled", "on disk", "cold", "missing"}
         Of the kernels.
     spent : float
@@ -71,8 +68,6 @@ def batch_choice(
         return no(f"{items} items are too few for SIMD lanes")
     if n > _LARGEST or flops is not None and flops > _FLOPS:
         return no("items large enough for an engine's dense blocks")
-    if bytes_needed > bytes_allowed:
-        return no(f"lanes would need {bytes_needed / 1e9:.1f} GB")
     if state == "missing":
         return no("numba, which compiles the lanes, can't be used here")
     if state == "cold" and spent < _COMPILE or state == "on disk" and spent < _LOAD:

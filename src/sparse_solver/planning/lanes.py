@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
 from collections import deque
 
@@ -77,29 +76,20 @@ class Lanes:
 
     def _choose(self, values: np.ndarray, plan: Elimination | None) -> BatchChoice:
         items, n = len(values), self.planner.pattern.shape[0]
-        needed = 0.0
-        if plan is not None:
-            needed = float(plan.height * values.itemsize * (items + batched.WIDTH))
         if values.dtype in batched.compiled:
             state = "compiled"
         elif batched.is_cached():
             state = "on disk"
         else:
             state = "cold"
-        arguments = {"flops": plan and plan.flops, "bytes_needed": needed, "spent": _spent}
-        choice = batch_choice(
-            items,
-            n,
-            self.planner.method.engine,
-            bytes_allowed=_memory() / 4,
-            state=state,
-            **arguments,  # type: ignore[arg-type]
-        )
+        flops = None if plan is None else plan.flops
+        engine = self.planner.method.engine
+        choice = batch_choice(items, n, engine, flops=flops, state=state, spent=_spent)
         if choice.lanes and plan is not None and state != "compiled":
             if batched.load_kernels() is None:
                 return batch_choice(items, n, "auto", state="missing")
-            if state == "cold":
-                log.info("compiling the batch kernels for %s, once for this machine", values.dtype)
+            how = "compiling" if state == "cold" else "loading (or, for a new dtype, compiling)"
+            log.info("%s the batch kernels for %s, once for this machine", how, values.dtype)
         return choice
 
     def _symmetry(self, first: np.ndarray) -> tuple[bool | None, int]:
@@ -158,10 +148,3 @@ class Lanes:
         # Whatever the method says: pivots decided beforehand need it.
         numeric.suspect(random_vector(plan.n), probe_limit(numeric.eps, plan.n), NORMWISE)
         return numeric
-
-
-def _memory() -> int:
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 16 << 30

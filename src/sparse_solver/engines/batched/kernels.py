@@ -40,6 +40,8 @@ _STEPS = 3  # of refinement
 _GOOD, _OPEN, _LOST = 0, 1, 2  # an item while it is refined
 _ROUNDINGS = 8.0  # units of eps by which mirrored entries may differ
 
+# numba's cache looks at this file alone: raise the number when lanes.py or layout.py changes.
+_REVISION = 1
 _options = {"nogil": True, "cache": True, "error_model": "numpy", "boundscheck": False}
 
 

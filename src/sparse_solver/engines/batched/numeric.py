@@ -21,6 +21,7 @@ __all__ = ["BatchNumeric", "compiled", "is_cached", "load_kernels"]
 _CHUNKS = 4  # pieces of work per thread
 _SPAN = 2e5  # operations for which another thread is worth starting
 _LINE = 64  # bytes
+_SPARE = 1 << 29  # bytes of a finished batch kept for the next, at most
 
 compiled: set[np.dtype] = set()  # element types whose kernels ran in this process
 
@@ -108,7 +109,7 @@ class BatchNumeric:
 
     def __del__(self) -> None:
         blocks = getattr(self, "blocks", None)
-        if blocks is not None:
+        if blocks is not None and blocks.nbytes <= _SPARE:
             self._spare.append(blocks)
 
     @property

@@ -117,7 +117,8 @@ class BatchFactored:
         lanes = _lanes(self.planner)
         if lanes.solo is None:
             method = dataclasses.replace(self.planner.method, threads=1)
-            lanes.solo = Planner(self.planner.pattern, self.planner.assume, method)
+            own = self.planner
+            lanes.solo = Planner(own.pattern, own.assume, method, own.promised)
         return lanes.solo
 
     @property

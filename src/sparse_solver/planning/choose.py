@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..engines import REGISTRY
 
-__all__ = ["Choice", "Future", "Work", "choices", "is_for_klu", "is_small"]
+__all__ = ["Choice", "Future", "Work", "choices", "explicit_first", "is_for_klu", "is_small"]
 
 _SMALL = 60  # unknowns up to which KLU's low overhead wins whatever the structure
 _MODEST = 5000  # up to here KLU's analysis, the cheapest, is asked first
@@ -68,6 +68,22 @@ def is_small(n: int) -> bool:
 def is_for_klu(work: Work) -> bool:
     """Whether KLU is the choice whatever the values, symmetric or not."""
     return work.path == "klu" and work.flops < _PER_ENTRY[True] * work.nnz_factor
+
+
+def is_opaque(choice: Choice) -> bool:
+    """Whether its factorisations can do nothing but solve."""
+    return choice.path in REGISTRY[choice.engine].opaque
+
+
+def explicit_first(order: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    """The same candidates, those that answer more than solves before the others.
+
+    Where KLU was not the first choice much fill is expected, and it comes after those with
+    dense kernels.
+    """
+    if not order or not is_opaque(order[0]):
+        return order
+    return tuple(sorted(order, key=lambda c: (is_opaque(c), c.path == "klu")))
 
 
 def choices(

@@ -13,7 +13,7 @@ from ..engines import REGISTRY, Declined, Numeric, Symbolic, compiled, warm_up
 from ..errors import InaccurateSolveError, NotPositiveDefiniteError, SingularMatrixError
 from ..info import Info
 from ..matrix import Pattern
-from .choose import Choice, Future, Work, choices, is_for_klu, is_small
+from .choose import Choice, Future, Work, choices, explicit_first, is_for_klu, is_small
 from .conditioning import inverse_norm, is_dominant, null_unknown, probe, random_vector
 from .definite import first_bad_minor
 from .equations import NORMWISE, Equations
@@ -195,8 +195,11 @@ class Planner:
             except Declined as reason:
                 log.info("%s", reason)
 
-    def factorize(self, eq: Equations, spare: Spare | None = None) -> tuple[str, Attempt]:
-        """(kind, attempt) for these values, judged regular and, where assumed so, definite.
+    def factorize(
+        self, eq: Equations, spare: Spare | None = None, explicit: bool = False
+    ) -> tuple[str, Attempt]:
+        """(kind, attempt) for these values, judged regular and, where assumed so, definite; by an
+        engine that answers more than solves, if `explicit` and there is one.
 
         Raises
         ------
@@ -208,7 +211,7 @@ class Planner:
         dominant = is_dominant(eq)
         if not dominant:
             self._check_rows(eq)
-        attempt = self._first_that_works(kind, eq, spare)
+        attempt = self._first_that_works(kind, eq, spare, explicit)
         if kind == "spd":
             self._check_definite(eq, attempt)
         if self.method.check and not dominant:
@@ -229,11 +232,13 @@ class Planner:
                 f"A (shape {self.pattern.shape}) is singular: row {row} has only zeros", index=row
             )
 
-    def _first_that_works(self, kind: str, eq: Equations, spare: Spare | None) -> Attempt:
+    def _first_that_works(
+        self, kind: str, eq: Equations, spare: Spare | None, explicit: bool = False
+    ) -> Attempt:
         reasons = []
         order = self.order(kind, eq.values)
         self._uses += 1
-        for choice in order:
+        for choice in explicit_first(order) if explicit else order:
             if choice.engine == "multifrontal" and not self._may_be_definite(kind, eq):
                 continue
             # On kept pivots, on the kept analysis, on an analysis of these very values.

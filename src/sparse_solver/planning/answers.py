@@ -26,7 +26,7 @@ from .choose import Choice, choices, explicit_first, is_opaque
 from .conditioning import random_vector
 from .equations import Equations
 from .factored import Factored
-from .planner import Attempt, Planner, Spare
+from .planner import Attempt
 
 __all__ = ["Singular", "ask", "chain", "factored_or_singular", "slogdet"]
 
@@ -195,7 +195,3 @@ def _check_rows(eq: Equations, T: np.ndarray) -> None:
         if not (error <= _ROW * eq.eps * np.bincount(index, sizes, eq.n)).all():
             raise Declined("entries of the inverse are inaccurate")
 
-
-def explicit(planner: Planner, values: np.ndarray, spare: Spare | None = None) -> Factored | Singular:
-    """Values factored by an engine that answers, if there is one."""
-    return factored_or_singular(lambda: Factored(planner, values, spare, True))

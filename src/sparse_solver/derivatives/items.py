@@ -62,7 +62,7 @@ def over_items(
                 error.item = i  # type: ignore[union-attr]
             raise
     stacked = np.stack(results)
-    return torch.from_numpy(stacked.reshape(*batch, *stacked.shape[1:])).to(values.device)
+    return torch.from_numpy(stacked.reshape((*batch, *stacked.shape[1:]))).to(values.device)
 
 
 # ---- factors that answer ----

@@ -6,8 +6,8 @@ diagonal, B = W dA W^H for dA symmetrised, and dW = -Phi(B) W (`planning.halves`
     push(dA, v) = -Phi(B) v        push'(dA, v) = -Phi(B)^H v
     pull(u, v)  = gradient of Re <u, push(dA, v)> with respect to dA
 
-    y = W b     forward   dy = W db + push(dA, y)           backward  A_bar = pull(g, y),   b_bar = W^H g
-    x = W^H z   forward   dx = W^H (dz + push'(dA, z))      backward  A_bar = pull(z, W g), z_bar = W g
+    y = W b    forward  dy = W db + push(dA, y)         backward  A_bar = pull(g, y),   b_bar = W^H g
+    x = W^H z  forward  dx = W^H (dz + push'(dA, z))    backward  A_bar = pull(z, W g), z_bar = W g
 
 push and pull are linear in what they are given, and each other's adjoint. Of A they depend through
 W. Their derivatives in it, which second derivatives of half solves need, form W as a dense matrix:
@@ -48,7 +48,7 @@ def _half(values: Tensor, b: Tensor, token: Tensor, pattern: int, how: str, adjo
 
 
 def _pull(values: Tensor, u: Tensor, v: Tensor, token: Tensor, pattern: int, how: str) -> Tensor:
-    """u, v (*B, n, k)."""  # noqa: D403
+    """For u, v (*B, n, k)."""
 
     def compute(f: Factored | Singular, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         return halves(f).pull(u, v)

@@ -49,7 +49,9 @@ def _fake(values: Tensor, token: Tensor, pattern: int, how: str) -> Tensor:
     return values.new_empty(values.shape[:-1])
 
 
-_run_sign, _sign_op = define("sign(Tensor values, Tensor token, SymInt pattern, str how) -> Tensor", _sign, _fake)
+_run_sign, _sign_op = define(
+    "sign(Tensor values, Tensor token, SymInt pattern, str how) -> Tensor", _sign, _fake
+)
 _run_log, _log_op = define(
     "log_det(Tensor values, Tensor token, SymInt pattern, str how) -> Tensor", _log, _fake
 )

@@ -165,8 +165,8 @@ class Answers:
         *batch, n, _ = self.matrix.shape
         if mean is not None and (mean.ndim == 0 or mean.shape[-1] != n):
             raise ValueError(
-                f"A has shape {tuple(self.matrix.shape)} and mean {tuple(mean.shape)}; expected mean of "
-                f"shape ({n},) or (*B, {n})"
+                f"A has shape {tuple(self.matrix.shape)} and mean {tuple(mean.shape)}; expected mean "
+                f"of shape ({n},) or (*B, {n})"
             )
         with self._numbering():
             x = draws_of(*self._inner(), shape, generator)

@@ -47,9 +47,7 @@ def _completion(P: Pattern) -> _Completion:
         return found
 
 
-def _completed(
-    A: SparseMatrix, how: str, notes: dict[str, Any]
-) -> tuple[Tensor, Tensor, _Completion]:
+def _completed(A: SparseMatrix, how: str, notes: dict[str, Any]) -> tuple[Tensor, Tensor, _Completion]:
     """(values, token, completion); the token is kept in `notes`, which belong to these very values."""
     C = _completion(A.pattern)
     values = scatter_sum(A.values, C.own)

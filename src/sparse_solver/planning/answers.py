@@ -194,4 +194,3 @@ def _check_rows(eq: Equations, T: np.ndarray) -> None:
             error = np.maximum(error, np.abs(np.bincount(index, terms.imag, eq.n)))
         if not (error <= _ROW * eq.eps * np.bincount(index, sizes, eq.n)).all():
             raise Declined("entries of the inverse are inaccurate")
-

@@ -41,7 +41,9 @@ def multiply(pattern: Pattern, values: np.ndarray, x: np.ndarray) -> np.ndarray:
     n, k = x.shape
     y = np.zeros((n, k), x.dtype)
     values = np.ascontiguousarray(values, x.dtype)
-    _sparsetools.csr_matvecs(n, n, k, indptr, cols, values, np.ascontiguousarray(x).ravel(), y.reshape(-1))
+    _sparsetools.csr_matvecs(
+        n, n, k, indptr, cols, values, np.ascontiguousarray(x).ravel(), y.reshape(-1)
+    )
     return y
 
 

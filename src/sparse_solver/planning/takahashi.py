@@ -117,7 +117,7 @@ def inverse(d, lp, li, lx, up, uj, ux, z):  # type: ignore[no-untyped-def]
     n, nl = len(d), len(li)
     zl, zu, zd = z[:nl], z[nl : nl + len(uj)], z[nl + len(uj) :]
     in_row, in_col = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
-    w, l = np.zeros(n, d.dtype), np.zeros(n, d.dtype)
+    w, q = np.zeros(n, d.dtype), np.zeros(n, d.dtype)
     row, col = np.zeros(n, d.dtype), np.zeros(n, d.dtype)
     for i in range(n - 1, -1, -1):
         for s in range(up[i], up[i + 1]):
@@ -125,10 +125,10 @@ def inverse(d, lp, li, lx, up, uj, ux, z):  # type: ignore[no-untyped-def]
             in_row[k], w[k], col[k] = i, ux[s] / d[i], 0
         for t in range(lp[i], lp[i + 1]):
             j = li[t]
-            in_col[j], l[j], row[j] = i, lx[t], 0
+            in_col[j], q[j], row[j] = i, lx[t], 0
         for t in range(lp[i], lp[i + 1]):
             j = li[t]
-            total, factor = row[j], l[j]
+            total, factor = row[j], q[j]
             if in_row[j] == i:
                 total += w[j] * zd[j]
                 col[j] += zd[j] * factor
@@ -144,7 +144,7 @@ def inverse(d, lp, li, lx, up, uj, ux, z):  # type: ignore[no-untyped-def]
             for t in range(lp[k], lp[k + 1]):
                 j = li[t]
                 if in_col[j] == i:
-                    total += zl[t] * l[j]
+                    total += zl[t] * q[j]
                     row[j] += zl[t] * factor
             col[k] = total
         diagonal = 1 / d[i]
@@ -168,7 +168,7 @@ def lu_tangent(d, lp, li, lx, up, uj, ux, t_):  # type: ignore[no-untyped-def]
     dl, du, dd = t_[:nl], t_[nl : nl + len(uj)], t_[nl + len(uj) :]
     in_row, in_col = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     u, v = np.zeros(n, d.dtype), np.zeros(n, d.dtype)
-    l, m = np.zeros(n, d.dtype), np.zeros(n, d.dtype)
+    q, m = np.zeros(n, d.dtype), np.zeros(n, d.dtype)
     for i in range(n):
         for s in range(up[i], up[i + 1]):
             k = uj[s]
@@ -176,21 +176,21 @@ def lu_tangent(d, lp, li, lx, up, uj, ux, t_):  # type: ignore[no-untyped-def]
         for t in range(lp[i], lp[i + 1]):
             j = li[t]
             dl[t] = (dl[t] - lx[t] * dd[i]) / d[i]
-            in_col[j], l[j], m[j] = i, lx[t], dl[t]
+            in_col[j], q[j], m[j] = i, lx[t], dl[t]
         for t in range(lp[i], lp[i + 1]):
             j = li[t]
             if in_row[j] == i:
-                dd[j] -= m[j] * u[j] + l[j] * v[j]
+                dd[j] -= m[j] * u[j] + q[j] * v[j]
             for s in range(up[j], up[j + 1]):
                 k = uj[s]
                 if in_row[k] == i:
-                    du[s] -= m[j] * u[k] + l[j] * v[k]
+                    du[s] -= m[j] * u[k] + q[j] * v[k]
         for s in range(up[i], up[i + 1]):
             k = uj[s]
             for t in range(lp[k], lp[k + 1]):
                 j = li[t]
                 if in_col[j] == i:
-                    dl[t] -= m[j] * u[k] + l[j] * v[k]
+                    dl[t] -= m[j] * u[k] + q[j] * v[k]
 
 
 @njit(cache=True, nogil=True)
@@ -203,7 +203,7 @@ def inverse_tangent(d, lp, li, lx, up, uj, ux, t_, z, y):  # type: ignore[no-unt
     yl, yu, yd = y[:nl], y[nl : nl + nu], y[nl + nu :]
     in_row, in_col = np.full(n, -1, np.int64), np.full(n, -1, np.int64)
     w, dw = np.zeros(n, d.dtype), np.zeros(n, d.dtype)
-    l, m = np.zeros(n, d.dtype), np.zeros(n, d.dtype)
+    q, m = np.zeros(n, d.dtype), np.zeros(n, d.dtype)
     row, col = np.zeros(n, d.dtype), np.zeros(n, d.dtype)
     for i in range(n - 1, -1, -1):
         for s in range(up[i], up[i + 1]):
@@ -212,24 +212,24 @@ def inverse_tangent(d, lp, li, lx, up, uj, ux, t_, z, y):  # type: ignore[no-unt
             dw[k] = (du[s] - w[k] * dd[i]) / d[i]
         for t in range(lp[i], lp[i + 1]):
             j = li[t]
-            in_col[j], l[j], m[j], row[j] = i, lx[t], dl[t], 0
+            in_col[j], q[j], m[j], row[j] = i, lx[t], dl[t], 0
         for t in range(lp[i], lp[i + 1]):
             j = li[t]
             if in_row[j] == i:
                 row[j] += dw[j] * zd[j] + w[j] * yd[j]
-                col[j] += yd[j] * l[j] + zd[j] * m[j]
+                col[j] += yd[j] * q[j] + zd[j] * m[j]
             for s in range(up[j], up[j + 1]):
                 k = uj[s]
                 if in_row[k] == i:
                     row[j] += dw[k] * zu[s] + w[k] * yu[s]
-                    col[k] += yu[s] * l[j] + zu[s] * m[j]
+                    col[k] += yu[s] * q[j] + zu[s] * m[j]
         for s in range(up[i], up[i + 1]):
             k = uj[s]
             for t in range(lp[k], lp[k + 1]):
                 j = li[t]
                 if in_col[j] == i:
                     row[j] += dw[k] * zl[t] + w[k] * yl[t]
-                    col[k] += yl[t] * l[j] + zl[t] * m[j]
+                    col[k] += yl[t] * q[j] + zl[t] * m[j]
         diagonal = -dd[i] / (d[i] * d[i])
         for s in range(up[i], up[i + 1]):
             yu[s] = -col[uj[s]]
@@ -271,20 +271,20 @@ def reverse(lp, li, lx, ld, f, fd):  # type: ignore[no-untyped-def]
     """
     n = len(ld)
     inside = np.full(n, -1, np.int64)
-    l, g = np.zeros(n, lx.dtype), np.zeros(n, lx.dtype)
+    q, g = np.zeros(n, lx.dtype), np.zeros(n, lx.dtype)
     for k in range(n - 1, -1, -1):
         for t in range(lp[k], lp[k + 1]):
-            inside[li[t]], l[li[t]], g[li[t]] = k, lx[t], f[t]
+            inside[li[t]], q[li[t]], g[li[t]] = k, lx[t], f[t]
         for t in range(lp[k], lp[k + 1]):
             j = li[t]
-            g[j] -= 2 * fd[j] * l[j]
+            g[j] -= 2 * fd[j] * q[j]
             for s in range(lp[j], lp[j + 1]):
                 i = li[s]
                 if inside[i] == k:
-                    g[i] -= f[s] * l[j]
-                    g[j] -= np.conj(f[s]) * l[i]
+                    g[i] -= f[s] * q[j]
+                    g[j] -= np.conj(f[s]) * q[i]
         for t in range(lp[k], lp[k + 1]):
             i = li[t]
             f[t] = g[i] / ld[k]
-            fd[k] -= (np.conj(f[t]) * l[i]).real
+            fd[k] -= (np.conj(f[t]) * q[i]).real
         fd[k] /= 2 * ld[k]

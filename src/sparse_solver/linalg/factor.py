@@ -356,7 +356,8 @@ def _factor(
     inner = owned if fixed is None else fixed[0].matrix(owned)
     values = inner.values
     with nullcontext() if fixed is None else fixed[0].own_numbering():
-        if reuse and not (tolerant and is_plain(values)):
+        plain = is_plain(values)  # inside transforms: by the operator
+        if not plain or reuse and not tolerant:
             token = rule.factor(values, planner.pattern, how)
         else:
             if reuse:

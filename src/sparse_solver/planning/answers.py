@@ -74,7 +74,7 @@ def ask(f: Factored, question: Callable[[Numeric], Answer], kind: str | None = N
     """
     for attempt in _attempts(f, kind or f.kind):
         try:
-            if f.planner.method.check and not is_sound(f.equations, attempt.numeric):
+            if f.planner.method.check and not _is_sound(f, attempt):
                 raise Declined(f"{attempt.choice.engine} {attempt.choice.path}: inaccurate")
             answer = question(attempt.numeric)
         except Declined as reason:
@@ -112,12 +112,21 @@ def _candidates(f: Factored, kind: str) -> list[Choice]:
     return found
 
 
-def is_sound(eq: Equations, numeric: Numeric) -> bool:
-    """Whether one solve for a random vector is accurate as it is, without refinement."""
+def _is_sound(f: Factored, attempt: Attempt) -> bool:
+    """Whether one solve for a random vector is accurate as it is, without refinement; not asked of
+    definite matrices, for elimination without pivoting is stable then.
+    """
+    eq, numeric = f.equations, attempt.numeric
+    known = f.notes.setdefault("sound", [])
+    if attempt in known or numeric.inertia == (eq.n, 0, 0):
+        return True
     b = random_vector(eq.n).astype(eq.values.dtype)
     with np.errstate(all="ignore"):
         x = numeric.solve(b)
-        return eq.judge(x, eq.residual(x, b, False), b, False)[0]
+        sound = eq.judge(x, eq.residual(x, b, False), b, False)[0]
+    if sound:
+        known.append(attempt)
+    return sound
 
 
 # ---- the determinant ----
@@ -173,10 +182,12 @@ def _from_factors(f: Factored, numeric: Numeric, Ms: Sequence[np.ndarray]) -> np
             if not pattern.is_symmetric:
                 raise Declined("entries of the inverse are wanted where A has none")
             T = numeric.selected_inverse()[pattern.transposed_order]
+            if check:
+                _check_trace(eq, T)
         except Declined:
             T = inverse.entries(numeric.factors(), pattern)
-        if check:
-            _check_rows(eq, T)
+            if check:
+                _check_rows(eq, T)
         return T
     T, dT = inverse.tangent(numeric.factors(), pattern, Ms[0])
     if check:
@@ -184,13 +195,18 @@ def _from_factors(f: Factored, numeric: Numeric, Ms: Sequence[np.ndarray]) -> np
     return -dT
 
 
+def _check_trace(eq: Equations, T: np.ndarray) -> None:
+    """tr(A A^-1) = n: all that is asked of an engine's own selected inverse."""
+    size = float(np.abs(eq.values) @ np.abs(T))
+    if not abs(eq.values @ T - eq.n) <= _ROW * eq.eps * size:
+        raise Declined("entries of the inverse are inaccurate")
+
+
 def _check_rows(eq: Equations, T: np.ndarray) -> None:
     """sum_j A_ij (A^-1)_ji = 1 for every row i, and sum_i (A^-1)_ji A_ij = 1 for every column j."""
     terms = eq.values.astype(T.dtype, copy=False) * T
-    sizes = np.abs(terms)
-    for index in (eq.pattern.rows.numpy(), eq.pattern.cols.numpy()):
-        error = np.abs(np.bincount(index, terms.real, eq.n) - 1)
-        if terms.dtype.kind == "c":
-            error = np.maximum(error, np.abs(np.bincount(index, terms.imag, eq.n)))
-        if not (error <= _ROW * eq.eps * np.bincount(index, sizes, eq.n)).all():
+    sizes, ones = np.abs(terms), np.ones(eq.n)
+    for transposed in (False, True):
+        error = np.abs(eq._sums(ones.astype(T.dtype), transposed, terms) - 1)
+        if not (error <= _ROW * eq.eps * eq._sums(ones, transposed, sizes)).all():
             raise Declined("entries of the inverse are inaccurate")

@@ -55,6 +55,8 @@ def complete(T: Triangles, pattern: Pattern) -> Triangles:
     ones = np.ones(pattern.nnz, np.int8)
     permuted = scipy.sparse.csr_array((ones, (rows, cols)), shape=(n, n))
     lp, li = takahashi.elimination(permuted.indptr.astype(np.int64), permuted.indices.astype(np.int64))
+    if len(li) == len(T.li) == len(T.uj):
+        return replace(T, gaps=False)
     zeros = scipy.sparse.csc_array((np.zeros(len(li), T.d.dtype), li, lp), shape=(n, n))
     L = scipy.sparse.csc_array((T.lx, T.li, T.lp), shape=(n, n))
     U = scipy.sparse.csr_array((T.ux, T.uj, T.up), shape=(n, n))

@@ -209,7 +209,7 @@ def picture(
             surface.low[axis] + surface.spacing * (surface.shape[axis] - 1),
         )
     ]
-    fig, axes = plt.subplots(1, 4, figsize=(15, 4.4), layout="constrained", sharex=True, sharey=True)
+    fig, axes = plt.subplots(1, 4, figsize=(15, 4.0), layout="constrained", sharex=True, sharey=True)
     fields = [mean, deviation, *draws]
     titles = ["mean of the surface", "its standard deviation", "a draw given the sales", "another"]
     top = max(mean[: surface.n].abs().max().item(), draws[:, : surface.n].abs().max().item())

@@ -198,6 +198,45 @@ def test_transforms():
     assert torch.allclose(got, torch.stack([grad(loss)(w) for w in W]))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_compile(counts):
+    torch._dynamo.reset()
+    from sparse_solver.derivatives.half import half_solve
+    from sparse_solver.derivatives.items import explicit_factor
+
+    S, how = small("spd"), "spd" + ss.Direct().key
+    z = torch.randn(4, 2, dtype=f64)
+
+    def f(w):
+        A = S.pattern.assemble(S.values(w))
+        token = explicit_factor(A.values, A.pattern, how)
+        return half_solve(A.values, z, token, A.pattern.handle, how, True).pow(3).sum()
+
+    w = S.param()
+    (true,) = torch.autograd.grad(f(w), w)
+    ss.clear_cache()
+    counts.reset()
+    (g,) = torch.autograd.grad(torch.compile(f, backend="aot_eager", fullgraph=True)(w), w)
+    assert torch.allclose(g, true)
+    assert counts.factorisations == 1
+
+
+def test_operators():
+    from sparse_solver.derivatives.items import explicit_factor
+
+    S, how = small("spd"), "spd" + ss.Direct().key
+    A = S.matrix(S.w)
+    rest = (explicit_factor(A.values, A.pattern, how), A.pattern.handle, how)
+    u, v = torch.randn(2, 4, 3, dtype=f64)
+    checks = ("test_schema", "test_faketensor")
+    ops = torch.ops.sparse_solver
+    torch.library.opcheck(ops.half.default, (A.values, u, *rest, True), test_utils=checks)
+    torch.library.opcheck(ops.half_pull.default, (A.values, u, v, *rest), test_utils=checks)
+    torch.library.opcheck(
+        ops.half_push.default, (A.values, A.values, v, *rest, False), test_utils=checks
+    )
+
+
 def test_batched_values():
     S = small("spd", n=3)
     W = (S.w + 0.1 * torch.randn(2, len(S.w), dtype=f64)).requires_grad_()

@@ -12,6 +12,7 @@ factorisations (`inverse.py`); for any number, from n solves, 64 at a time (`blo
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,7 +56,7 @@ def factored_or_singular(make: Callable[[], Factored]) -> Factored | Singular:
 def regular(f: Factored | Singular) -> Factored:
     """f, if it is no singular matrix; else its error is raised."""
     if isinstance(f, Singular):
-        raise f.error
+        raise copy.copy(f.error)  # whoever catches it may write on it
     return f
 
 

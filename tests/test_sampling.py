@@ -15,6 +15,7 @@ from torch.func import grad, jacfwd, jacrev, vmap
 
 import sparse_solver as ss
 from sparse_solver.planning import halves
+from sparse_solver.planning.halves import Halves
 
 f64 = torch.float64
 each_exact = pytest.mark.parametrize("dtype", EXACT, ids=["float64", "complex128"])
@@ -49,6 +50,28 @@ def test_half_solves_make_the_inverse(name, dtype, assume):
         d = np.sqrt(np.abs(np.diag(inverse)))
         apart = np.abs(W_adjoint @ W - inverse) / np.outer(d, d)
         assert apart.max() <= 1e4 * torch.finfo(dtype).eps
+
+
+@each_exact
+def test_factors_from_an_engines_own_cholesky_factor(dtype):
+    """As a multifrontal engine would hand them out: L by columns, and where each unknown went."""
+    import scipy.sparse
+
+    from sparse_solver.engines import Triangles
+    from sparse_solver.planning import inverse
+
+    A, D, _ = system(BY_NAME["spd_zeros"], dtype)
+    n, place = A.shape[0], torch.randperm(A.shape[0])
+    order = torch.argsort(place)
+    L = torch.linalg.cholesky(D[order][:, order]).numpy()
+    csc = scipy.sparse.csc_array(np.tril(np.ones((n, n), L.dtype)))  # zeros of L stored
+    csc.sort_indices()
+    csc.data = L[csc.indices, np.repeat(np.arange(n), np.diff(csc.indptr))]
+    T = Triangles.from_cholesky(csc.indptr, csc.indices, csc.data, place.numpy())
+    N = torch.linalg.inv(D).numpy()
+    assert np.allclose(inverse.entries(T, A.pattern), N[A.pattern.cols, A.pattern.rows])
+    W = Halves(half_solves(A).eq, None, T).solve(np.eye(n, dtype=L.dtype))
+    assert np.allclose(W, np.linalg.inv(L)[:, place.numpy()])
 
 
 @each_exact

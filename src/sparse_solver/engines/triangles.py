@@ -67,6 +67,27 @@ class Triangles:
         high.sort_indices()
         return cls(d, *_plain(low), *_plain(high), **rest)
 
+    @classmethod
+    def from_cholesky(
+        cls, lp: np.ndarray, li: np.ndarray, lx: np.ndarray, place: np.ndarray
+    ) -> Triangles:
+        """From L of P A P^T = L L^H by columns, the diagonal first in each, rows ascending.
+
+        Unknown i of A is row ``place[i]`` of L.
+        """
+        wide = np.complex128 if lx.dtype.kind == "c" else np.float64
+        n = len(lp) - 1
+        below = np.ones(len(li), bool)
+        below[lp[:-1]] = False
+        root = lx[lp[:-1]].real.astype(np.float64)
+        columns = np.repeat(np.arange(n), np.diff(lp) - 1)
+        unit = lx[below].astype(wide) / root[columns]
+        pointers, rows = (lp - np.arange(n + 1)).astype(np.int64), li[below].astype(np.int64)
+        d, ones = root**2, np.ones(n)
+        upper = pointers, rows, d[columns] * unit.conj()  # row k of U = D L^H is column k of L
+        place = np.asarray(place, np.int64)
+        return cls(d.astype(wide), pointers, rows, unit, *upper, place, place, ones, ones)
+
 
 def _plain(A: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     # One combination of index types, so that compiled loops are compiled once.

@@ -53,6 +53,36 @@ def test_half_solves_make_the_inverse(name, dtype, assume):
 
 
 @each_exact
+def test_an_engine_with_half_solves_that_keeps_its_factor(dtype, monkeypatch):
+    from sparse_solver.engines import Declined
+    from sparse_solver.engines.superlu import _SuperLUNumeric
+
+    def half_solve(self, b, adjoint=False):
+        W = np.linalg.inv(
+            np.linalg.cholesky(np.linalg.inv(self.solve(np.eye(len(self.scales[0]), dtype=b.dtype))))
+        )
+        return (W.conj().T if adjoint else W) @ b
+
+    def factors(self):
+        raise Declined("kept")
+
+    monkeypatch.setattr(_SuperLUNumeric, "half_solve", half_solve)
+    monkeypatch.setattr(_SuperLUNumeric, "factors", factors)
+    S = small("spd", dtype)
+    z = torch.randn(4, 2, dtype=dtype, generator=generator(0))
+
+    def f(w):
+        F = ss.factorize(S.matrix(w), assume="spd", method=ss.Direct(engine="superlu"))
+        return F.rsample((2,), generator=generator(0))
+
+    D = S.dense(S.w)
+    D = (D + D.mH) / 2
+    true = torch.linalg.solve_triangular(torch.linalg.cholesky(D).mH, z, upper=True).mT
+    assert torch.allclose(f(S.w), true)
+    assert gradcheck(f, (S.param(),), check_forward_ad=True)
+
+
+@each_exact
 def test_factors_from_an_engines_own_cholesky_factor(dtype):
     """As a multifrontal engine would hand them out: L by columns, and where each unknown went."""
     import scipy.sparse

@@ -182,7 +182,9 @@ def _from_factors(f: Factored, numeric: Numeric, Ms: Sequence[np.ndarray]) -> np
         try:
             if not pattern.is_symmetric:
                 raise Declined("entries of the inverse are wanted where A has none")
-            T = numeric.selected_inverse()[pattern.transposed_order]
+            T = numeric.selected_inverse()
+            if eq.values.dtype.kind == "c" or f.kind not in ("symmetric", "spd"):
+                T = T[pattern.transposed_order]
             if check:
                 _check_trace(eq, T)
         except Declined:

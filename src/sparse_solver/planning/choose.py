@@ -78,12 +78,11 @@ def is_opaque(choice: Choice) -> bool:
 def explicit_first(order: tuple[Choice, ...]) -> tuple[Choice, ...]:
     """The same candidates, those that answer more than solves before the others.
 
-    Where KLU was not the first choice much fill is expected, and it comes after those with
-    dense kernels.
+    Where KLU comes after opaque ones much fill is expected, and it comes after those with dense
+    kernels.
     """
-    if not order or not is_opaque(order[0]):
-        return order
-    return tuple(sorted(order, key=lambda c: (is_opaque(c), c.path == "klu")))
+    late = [c for k, c in enumerate(order) if c.path == "klu" and any(map(is_opaque, order[:k]))]
+    return tuple(sorted(order, key=lambda c: (is_opaque(c), c in late)))
 
 
 def choices(

@@ -444,3 +444,45 @@ def test_determinants_survive_a_factor_of_other_values():
         fresh = ss.slogdet(M)
         assert got.sign == fresh.sign
         assert torch.isclose(got.logabsdet, fresh.logabsdet, rtol=1e-8)
+
+
+def test_a_factor_as_argument_of_transforms():
+    S = small("spd")
+    A = S.matrix(S.w)
+    F = ss.factorize(A)
+    g = grad(lambda F: F.logdet() + F.inverse_diagonal().sum())(F)
+    v = A.values.clone().requires_grad_()
+    D = ss.SparseMatrix(A.pattern, v).to_dense()
+    (true,) = torch.autograd.grad(torch.logdet(D) + torch.linalg.inv(D).trace(), v)
+    assert torch.allclose(g.matrix.values, true)
+    batch = ss.SparseMatrix(A.pattern, torch.stack([A.values, 2 * A.values]))
+    logs = vmap(lambda A: ss.logdet(A))(batch)
+    assert torch.allclose(logs, torch.stack([torch.logdet(D), torch.logdet(2 * D)]))
+
+
+def test_a_pickled_factor_answers():
+    import pickle
+
+    A, D, _ = system(BY_NAME["general"], f64)
+    F = pickle.loads(pickle.dumps(ss.factorize(A)))
+    assert_determinant(F.slogdet(), D)
+    assert torch.allclose(F.inverse_diagonal(), torch.linalg.inv(D).diagonal())
+
+
+def test_two_threads():
+    from concurrent.futures import ThreadPoolExecutor
+
+    A = ss.SparseMatrix.from_scipy(grid(9))
+    F, true = ss.factorize(A), torch.linalg.inv(A.to_dense())
+
+    def work(seed):
+        for _ in range(5):
+            v = (A.values * (1 + seed)).requires_grad_()
+            log = ss.logdet(ss.SparseMatrix(A.pattern, v))
+            (g,) = torch.autograd.grad(log, v)
+            assert torch.allclose(g * (1 + seed), true[A.pattern.rows, A.pattern.cols])
+            assert torch.allclose(F.inverse_diagonal(), true.diagonal())
+
+    with ThreadPoolExecutor(2) as pool:
+        for job in [pool.submit(work, seed) for seed in range(2)]:
+            job.result(timeout=60)

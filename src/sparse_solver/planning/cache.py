@@ -164,5 +164,7 @@ def _limit(newest: _Slot) -> None:
 
 
 def _bytes(factored: Factored | None) -> int:
-    attempt = factored and factored.attempt
-    return (attempt and attempt.numeric.memory) or 0
+    if factored is None:
+        return 0
+    attempts = [factored.attempt, *factored.notes.get("helpers", ())]
+    return sum(a.numeric.memory or 0 for a in attempts if a is not None)

@@ -48,7 +48,10 @@ def halves(f: Factored | Singular) -> Halves:
     if found is not None:
         return found
     eq = f.equations
-    classify(eq.pattern, eq.values, "spd")
+    try:
+        classify(eq.pattern, eq.values, "spd")
+    except ValueError as error:
+        raise ValueError(f"draws and half solves need a positive definite A; {error}") from None
     try:
         found = ask(f, lambda numeric: _halves(f, numeric), "spd") if eq.n else Halves(eq, None, None)
     except Declined as reason:

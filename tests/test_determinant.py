@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 import torch
 from cases import BY_NAME, DTYPES, grid
 from conformance import ENGINES, each_case, each_dtype, each_engine, system
@@ -486,3 +487,28 @@ def test_two_threads():
     with ThreadPoolExecutor(2) as pool:
         for job in [pool.submit(work, seed) for seed in range(2)]:
             job.result(timeout=60)
+
+
+@pytest.mark.parametrize("spread", [0, 2, 4, 8, 16])
+@pytest.mark.parametrize("n", [5, 30, 90])
+def test_random_matrices_of_all_scales(n, spread):
+    """Whatever can be solved has a determinant and entries of its inverse; the rest is singular."""
+    for seed in range(6):
+        rng = np.random.default_rng(1000 * seed + n + spread)
+        density = min(1.0, 4 / n)
+        A = sp.coo_array(sp.random_array((n, n), density=density, rng=rng) + sp.eye_array(n))
+        A.data = rng.standard_normal(A.nnz) * 10.0 ** rng.uniform(-spread, spread, A.nnz)
+        M = ss.SparseMatrix.from_scipy(A)
+        for engine in ENGINES:
+            method = ss.Direct(engine=engine)
+            got = ss.slogdet(M, method=method)
+            if got.sign == 0:
+                with pytest.raises(ss.SingularMatrixError):
+                    ss.factorize(M, method=method)
+                continue
+            true = torch.linalg.slogdet(M.to_dense())
+            assert got.sign == true[0]
+            assert torch.isclose(got.logabsdet, true[1], rtol=1e-8, atol=1e-8)
+            inverse = torch.linalg.inv(M.to_dense())
+            d = ss.factorize(M, method=method).inverse_diagonal()
+            assert (d - inverse.diagonal()).abs().max() <= 1e-6 * inverse.abs().max()

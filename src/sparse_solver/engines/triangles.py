@@ -17,6 +17,8 @@ import numpy as np
 
 __all__ = ["Triangles", "determinant", "inverse_of"]
 
+_FEW = 1000  # elements of a permutation up to which a plain loop counts its cycles fastest
+
 
 @dataclass(frozen=True, eq=False)
 class Triangles:
@@ -113,7 +115,9 @@ def determinant(
     size = np.abs(pivots)
     if not size.all():
         return 0.0, -np.inf
-    logabs = np.log(size).sum() - sum(np.log(s.astype(np.float64)).sum() for s in scales)
+    logabs = np.log(size).sum()
+    for s in scales:
+        logabs -= np.log(s, dtype=np.float64).sum()
     # Parity of the product of both permutations: n less its number of cycles.
     odd = (len(pivots) - _cycles(np.asarray(row_place)[inverse_of(col_place)])) % 2
     if pivots.dtype.kind != "c":
@@ -124,10 +128,17 @@ def determinant(
 
 
 def _cycles(permutation: np.ndarray) -> int:
-    import scipy.sparse
-    from scipy.sparse.csgraph import connected_components
-
     n = len(permutation)
-    ones = np.ones(n, np.int8)
-    graph = scipy.sparse.csr_array((ones, permutation, np.arange(n + 1)), shape=(n, n))
-    return int(connected_components(graph, directed=False, return_labels=False))
+    if n > _FEW:
+        import scipy.sparse
+        from scipy.sparse.csgraph import connected_components
+
+        ones = np.ones(n, np.int8)
+        graph = scipy.sparse.csr_array((ones, permutation, np.arange(n + 1)), shape=(n, n))
+        return int(connected_components(graph, directed=False, return_labels=False))
+    count, waiting = 0, permutation.tolist()
+    for start in range(n):
+        count += waiting[start] >= 0
+        while waiting[start] >= 0:
+            waiting[start], start = -1, waiting[start]
+    return count

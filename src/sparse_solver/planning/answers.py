@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from ..engines import REGISTRY, Declined, Numeric
+from ..engines import REGISTRY, Declined, Numeric, compiled
 from ..errors import InaccurateSolveError, SingularMatrixError
 from . import blocks
 from .choose import Choice, choices, explicit_first, is_opaque
@@ -94,20 +94,29 @@ def _attempts(f: Factored, kind: str) -> Iterator[Attempt]:
     if not is_opaque(f.attempt.choice):
         known.insert(0, f.attempt)
     yield from known
-    done = {a.choice.path for a in known if a.fresh}
+    done = {a.choice.path for a in known if a.fresh or not _looks(a.choice)}
     for choice in _candidates(f, kind):
         if choice.path not in done:
             try:
-                yield f.planner.attempt(choice, f.equations.values, fresh=True)
+                yield f.planner.attempt(choice, f.equations.values, fresh=_looks(choice))
             except Declined as reason:
                 log.info("%s", reason)
 
 
+def _looks(choice: Choice) -> bool:
+    return REGISTRY[choice.engine].looks_at_values
+
+
 def _candidates(f: Factored, kind: str) -> list[Choice]:
     """Whatever engine was asked for: it solves, and the others answer what it can't."""
-    eq = f.equations
-    order = explicit_first(choices(eq.n, eq.pattern.nnz, kind, eq.values.dtype.name))
+    eq, planner = f.equations, f.planner
+    n, dtype = eq.n, eq.values.dtype.name
+    if kind == "general" and planner.assume == "auto":  # perhaps not looked at so far
+        kind = planner.kind(eq.values, True)
+    order = explicit_first(choices(n, eq.pattern.nnz, kind, dtype), n, kind, dtype, compiled(dtype))
     found = [c for c in order if not is_opaque(c)]
+    if found[0].engine == "multifrontal" and not planner.may_be_definite(kind, eq):
+        del found[0]
     if REGISTRY["rslab"].why_not() is None and all(c.path != "klu" for c in found):
         found.append(Choice("rslab", "klu", "hands out its factors"))
     return found

@@ -18,6 +18,7 @@ from sparse_solver.planning import halves
 from sparse_solver.planning.halves import Halves
 
 f64 = torch.float64
+ANY_MATRIX = [e for e in ENGINES if e != "multifrontal"]  # which takes definite ones only
 each_exact = pytest.mark.parametrize("dtype", EXACT, ids=["float64", "complex128"])
 DEFINITE = pytest.mark.parametrize("name", ["spd_grid", "spd_zeros", "spd_badly_scaled", "arrow"])
 
@@ -40,7 +41,7 @@ def half_solves(A, **options):
 @pytest.mark.parametrize("assume", ["auto", "spd"])
 def test_half_solves_make_the_inverse(name, dtype, assume):
     A, D, _ = system(BY_NAME[name], dtype)
-    for method in (ss.Direct(), *(ss.Direct(engine=e) for e in ENGINES)):
+    for method in (ss.Direct(), *(ss.Direct(engine=e) for e in ANY_MATRIX)):
         h = half_solves(A, assume=assume, method=method)
         eye = np.eye(A.shape[0], dtype=A.values.numpy().dtype)
         W, W_adjoint = h.solve(eye), h.solve(eye, True)

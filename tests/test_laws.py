@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
 import torch
 from cases import BY_NAME
 from conformance import each_dtype, each_engine, each_engine_case_dtype, system

@@ -64,3 +64,23 @@ def test_second_order():
 
     H = torch.func.hessian(f)(A.values)
     assert torch.allclose(torch.func.hessian(f)(A.values.cuda()).cpu(), H)
+
+
+@each_dtype
+def test_determinants_entries_of_the_inverse_and_draws(dtype):
+    A, _, _ = system(BY_NAME["spd_grid"], dtype)
+    found = []
+    for device in ("cpu", "cuda"):
+        v = A.values.to(device).requires_grad_()
+        F = ss.factorize(ss.SparseMatrix(A.pattern, v))
+        draw = F.rsample((2,), generator=torch.Generator(device).manual_seed(0))
+        assert draw.device.type == device
+        answers = (
+            F.slogdet()[1],
+            F.inverse_diagonal().abs().sum(),
+            F.selected_inverse().values.abs().sum(),
+        )
+        (g,) = torch.autograd.grad(sum(answers) + 0 * draw.abs().sum(), v)
+        found.append([t.detach().cpu() for t in (*answers, F.slogdet()[0], g)])
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-4)

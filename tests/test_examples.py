@@ -75,6 +75,41 @@ def test_heat_ensemble_learns_and_its_gradient_is_right(capsys, tmp_path):
     assert torch.isclose((g * direction).sum(), slope, rtol=1e-6)
 
 
+def test_baltimore_prices(capsys, tmp_path):
+    for package in ("libpysal", "matplotlib"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    example = load("baltimore_prices.py")
+    figures = example["main"](["--spacing", "6", "--output", "prices.png"])
+    assert 20 < figures["range"] < 200
+    assert 0.3 < figures["noise"] < 0.4
+    assert (tmp_path / "prices.png").stat().st_size > 50_000
+    assert "bathrooms             +0.2" in capsys.readouterr().out
+
+
+def test_baltimore_prices_has_the_likelihood_of_the_dense_normal_distribution():
+    pytest.importorskip("libpysal", reason="libpysal is not installed")
+    example = load("baltimore_prices.py")
+    g = torch.Generator().manual_seed(0)
+    s, y = (
+        torch.rand(30, 2, generator=g).numpy() * 20,
+        torch.randn(30, generator=g, dtype=torch.float64),
+    )
+    Z = torch.randn(30, 2, generator=g, dtype=torch.float64)
+    surface = example["Surface"](s, Z.numpy(), 4.0, 5.0)
+    theta = torch.tensor([2.0, -0.5, -1.0], dtype=torch.float64, requires_grad=True)
+    Q, _ = surface.precisions(theta)
+    M = surface.M.to_dense()
+    prior = torch.block_diag(
+        torch.linalg.inv(Q.to_dense()), torch.eye(2, dtype=torch.float64) / example["VAGUE"]
+    )
+    covariance = M @ prior @ M.T + (2 * theta[2]).exp() * torch.eye(30, dtype=torch.float64)
+    normal = torch.distributions.MultivariateNormal(torch.zeros_like(y), covariance)
+    found, true = surface.log_likelihood(theta, y), normal.log_prob(y)
+    assert torch.isclose(found, true, rtol=1e-8)
+    (got,), (expected,) = (torch.autograd.grad(f, theta) for f in (found, true))
+    assert torch.allclose(got, expected, rtol=1e-6)
+
+
 def test_benchmark(capsys, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     main = load("benchmark.py")["main"]

@@ -13,12 +13,16 @@ from .errors import (
 from .info import Info
 from .linalg import (
     Factor,
+    GaussianMarkovRandomField,
     Plan,
     SparseSolver,
     analyze,
     engines,
     factorize,
     factorize_ex,
+    gaussian_log_prob,
+    logdet,
+    slogdet,
     solve,
     solve_ex,
 )
@@ -30,6 +34,7 @@ __version__ = "0.2.0"
 __all__ = [
     "Direct",
     "Factor",
+    "GaussianMarkovRandomField",
     "InaccurateSolveError",
     "Info",
     "NonFiniteError",
@@ -46,6 +51,9 @@ __all__ = [
     "factorize",
     "factorize_ex",
     "gallery",
+    "gaussian_log_prob",
+    "logdet",
+    "slogdet",
     "solve",
     "solve_ex",
 ]

@@ -6,7 +6,17 @@ from .multifrontal.ready import state as compiled
 from .multifrontal.ready import warm_up
 from .rslab import Rslab
 from .superlu import SuperLU
+from .triangles import Triangles
 
-__all__ = ["REGISTRY", "Declined", "Engine", "Numeric", "Symbolic", "compiled", "warm_up"]
+__all__ = [
+    "REGISTRY",
+    "Declined",
+    "Engine",
+    "Numeric",
+    "Symbolic",
+    "Triangles",
+    "compiled",
+    "warm_up",
+]
 
 REGISTRY: dict[str, Engine] = {engine.name: engine for engine in (Multifrontal(), Rslab(), SuperLU())}

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..matrix import Pattern
+from .triangles import Triangles
 
 __all__ = ["Declined", "Engine", "Numeric", "Symbolic"]
 
@@ -86,6 +87,12 @@ class Numeric(ABC):
         """
         raise Declined(f"{type(self).__name__} gives no half solves")
 
+    def factors(self) -> Triangles:
+        """L and U themselves, as `half_solve` uses them where that is offered; `Declined` where the
+        library keeps them to itself.
+        """
+        raise Declined(f"{type(self).__name__} does not hand out its factors")
+
 
 class Engine(ABC):
     """An adapter around one numeric library.
@@ -100,6 +107,8 @@ class Engine(ABC):
     devices : tuple of str
     looks_at_values : bool
         Whether another analysis, on other values, may make a difference.
+    opaque : set of str
+        The paths whose factorisations can do nothing but solve.
     """
 
     name: ClassVar[str]
@@ -107,6 +116,7 @@ class Engine(ABC):
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "complex64", "complex128")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     looks_at_values: ClassVar[bool] = True
+    opaque: ClassVar[frozenset[str]] = frozenset()
 
     def why_not(self) -> str | None:
         """None if the library can be used here, else the reason why not."""

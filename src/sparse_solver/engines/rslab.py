@@ -25,6 +25,7 @@ import torch
 from ..matrix import Pattern
 from .base import Declined, Engine, Numeric, Symbolic
 from .threads import share
+from .triangles import Triangles, determinant, inverse_of
 
 __all__ = ["Rslab"]
 
@@ -101,6 +102,26 @@ class _RslabNumeric(Numeric):
             f"A^T x = b column by column, over {self.threads} threads: rslab has no block solve for it"
         )
 
+    def slogdet(self) -> tuple[complex, float]:
+        h = self._klu()
+        places = inverse_of(h.perm_r), inverse_of(h.perm_c)
+        return determinant(h.U.diagonal(), *places, np.asarray(h.row_scale))
+
+    def factors(self) -> Triangles:
+        h = self._klu()
+        ends = np.asarray(h.block_ptr)
+        block = np.repeat(np.arange(len(ends) - 1), np.diff(ends)) if len(ends) > 2 else None
+        places = {"row_place": inverse_of(h.perm_r), "col_place": inverse_of(h.perm_c)}
+        scales = {"r": np.array(h.row_scale, np.float64), "c": np.ones(len(h.perm_r))}
+        return Triangles.from_csc(h.L, h.U, **places, **scales, block=block)
+
+    def _klu(self) -> Any:
+        if self.path != "klu":
+            raise Declined(f"rslab's {self.path} path does not hand out its factors")
+        if self.process != os.getpid():
+            raise Declined(_FORKED)
+        return self.handle
+
 
 def _transposed(a: np.ndarray) -> np.ndarray:
     """A copy in transposed order; torch moves it in blocks, NumPy number by number."""
@@ -116,6 +137,7 @@ class Rslab(Engine):
         "lu": "supernodal LU with threshold pivoting",
         "klu": "block triangular form and Gilbert-Peierls LU, for little fill; refactors in place",
     }
+    opaque = frozenset({"ldlt", "lu"})
 
     def __init__(self) -> None:
         self._why_not: str | None = None

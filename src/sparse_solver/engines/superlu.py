@@ -9,6 +9,7 @@ import numpy as np
 
 from ..matrix import Pattern
 from .base import Declined, Engine, Numeric, Symbolic
+from .triangles import Triangles, determinant
 
 __all__ = ["SuperLU"]
 
@@ -46,6 +47,15 @@ class _SuperLUNumeric(Numeric):
             r, c = c, r
         x = self.handle.solve(b * r, "T" if transposed else "N")
         return np.ascontiguousarray(x * c)
+
+    def slogdet(self) -> tuple[complex, float]:
+        h = self.handle
+        return determinant(h.U.diagonal(), h.perm_r, h.perm_c, *self.scales)
+
+    def factors(self) -> Triangles:
+        h, (r, c) = self.handle, (s.astype(np.float64) for s in self.scales)
+        places = {"row_place": h.perm_r.astype(np.int64), "col_place": h.perm_c.astype(np.int64)}
+        return Triangles.from_csc(h.L, h.U, **places, r=r, c=c, gaps=True)  # SciPy drops zeros
 
 
 def _powers_of_two(size: np.ndarray, power: float = -1.0) -> np.ndarray:

@@ -18,6 +18,7 @@ from ..matrix import Pattern, SparseMatrix
 from ..matrix.plain import is_plain, numbers, refuse_compiling
 from ..planning import Direct, Planner, planner_for, planner_of
 from ..planning.symmetry import classify
+from .answers import Answers
 from .contract import check_method, read_matrix
 from .fixed import Reduction, read_fixed
 from .system import nan_where, solve_system
@@ -28,7 +29,7 @@ _DIRECT = Direct()
 Prescribed = tuple[Reduction, Tensor]
 
 
-class Factor:
+class Factor(Answers):
     """A factorisation of A: solve with it as often as you like; gradients go to A.
 
     Made by `factorize` or `Plan.factorize`. It owns a copy of A's values, so later edits of A change
@@ -52,6 +53,7 @@ class Factor:
     ) -> None:
         self.matrix, self._how, self._token, self._fixed = matrix, how, token, fixed
         self._failed = failed  # (*B) bool: items without a factor, from factorize_ex
+        self._notes: dict[str, Any] = {}
 
     @property
     def shape(self) -> torch.Size:
@@ -354,7 +356,8 @@ def _factor(
     inner = owned if fixed is None else fixed[0].matrix(owned)
     values = inner.values
     with nullcontext() if fixed is None else fixed[0].own_numbering():
-        if reuse and not (tolerant and is_plain(values)):
+        plain = is_plain(values)  # inside transforms: by the operator
+        if not plain or reuse and not tolerant:
             token = rule.factor(values, planner.pattern, how)
         else:
             if reuse:

@@ -1,8 +1,10 @@
 """Who factors, who may reuse, and is it good enough."""
 
+from .answers import Singular, chain, factored_or_singular, slogdet
 from .batch import BatchFactored
 from .cache import clear_cache, obtain, planner_for, planner_of
 from .factored import Factored
+from .halves import halves
 from .method import ASSUMPTIONS, Direct, decode
 from .planner import Planner
 
@@ -12,9 +14,14 @@ __all__ = [
     "Direct",
     "Factored",
     "Planner",
+    "Singular",
+    "chain",
     "clear_cache",
     "decode",
+    "factored_or_singular",
+    "halves",
     "obtain",
     "planner_for",
     "planner_of",
+    "slogdet",
 ]

@@ -88,7 +88,7 @@ def planner_for(pattern: Pattern, how: str, promised: bool = False) -> Planner:
     return Planner(pattern, *decode(how), promised)
 
 
-def obtain(pattern: Pattern, how: str, values: np.ndarray) -> Factored:
+def obtain(pattern: Pattern, how: str, values: np.ndarray, explicit: bool = False) -> Factored:
     """The factor of these values: the one kept if they are equal, else a new one, which is kept.
 
     Parameters
@@ -98,10 +98,12 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray) -> Factored:
         ``assume + method.key``.
     values : array, shape (nnz,)
         Copied if a factor of them is made.
+    explicit : bool
+        As for `Factored`, if one is made.
     """
     values = np.ascontiguousarray(values)
     if not decode(how)[1].reuse:
-        return Factored(planner_for(pattern, how), values.copy())
+        return Factored(planner_for(pattern, how), values.copy(), None, explicit)
     slot = _slot(pattern, how, values.dtype)
     kept = slot.factored
     if kept is not None and _same(kept.equations.values, values):
@@ -110,7 +112,7 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray) -> Factored:
     alone = kept is not None and _references(kept) <= _alone()
     spare = Spare(kept.attempt) if alone else None  # type: ignore[union-attr]
     kept = None  # now the spare alone holds it, if anything does
-    factored = Factored(slot.planner, values.copy(), spare)
+    factored = Factored(slot.planner, values.copy(), spare, explicit)
     slot.factored = factored
     _limit(slot)
     return factored
@@ -162,5 +164,7 @@ def _limit(newest: _Slot) -> None:
 
 
 def _bytes(factored: Factored | None) -> int:
-    attempt = factored and factored.attempt
-    return (attempt and attempt.numeric.memory) or 0
+    if factored is None:
+        return 0
+    attempts = [factored.attempt, *factored.notes.get("helpers", ())]
+    return sum(a.numeric.memory or 0 for a in attempts if a is not None)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..engines import REGISTRY
 
-__all__ = ["Choice", "Future", "Work", "choices", "is_for_klu", "is_small"]
+__all__ = ["Choice", "Future", "Work", "choices", "explicit_first", "is_for_klu", "is_small"]
 
 _SMALL = 60  # unknowns up to which KLU's low overhead wins whatever the structure
 _MODEST = 5000  # up to here KLU's analysis, the cheapest, is asked first
@@ -38,6 +38,7 @@ class Work:
 _RETURNS = ((3e4, 5), (2e5, 2), (float("inf"), 1))
 _AT_STAKE = {"loaded": 2e6, "cached": 5e9}
 _COLD = 3e11  # of work already done: what the other engines take as long for as the compiler does
+_WORTH_COMPILING = 20_000  # unknowns from which entries of the inverse by other means take seconds
 _PROMISE = 20  # factorisations that an explicit plan stands for
 
 
@@ -68,6 +69,33 @@ def is_small(n: int) -> bool:
 def is_for_klu(work: Work) -> bool:
     """Whether KLU is the choice whatever the values, symmetric or not."""
     return work.path == "klu" and work.flops < _PER_ENTRY[True] * work.nnz_factor
+
+
+def is_opaque(choice: Choice) -> bool:
+    """Whether its factorisations can do nothing but solve."""
+    return choice.path in REGISTRY[choice.engine].opaque
+
+
+def explicit_first(
+    order: tuple[Choice, ...], n: int, kind: str, dtype: str, compiled: str
+) -> tuple[Choice, ...]:
+    """Candidates for more than solves: the own Cholesky where A may be definite, then those whose
+    factors can be read, then the others.
+
+    Where KLU comes after opaque ones much fill is expected, and it comes after those with dense
+    kernels. The own Cholesky gives entries of the inverse a hundred times faster than loops over
+    L and U, so reuse need not speak for it; only compiling it for small matrices does not pay.
+    """
+    late = [c for k, c in enumerate(order) if c.path == "klu" and any(map(is_opaque, order[:k]))]
+    found = sorted(order, key=lambda c: (is_opaque(c), c in late))
+    own = REGISTRY["multifrontal"]
+    wanted = not is_small(n) and (compiled != "cold" or n >= _WORTH_COMPILING)
+    if wanted and own.why_not() is None and dtype in own.dtypes and _may_be_definite(kind, dtype):
+        if found[0].engine != own.name:
+            why = "determinants, entries of the inverse and draws: own Cholesky"
+            found = [c for c in found if c.engine != own.name]
+            found.insert(0, Choice(own.name, "cholesky", why))
+    return tuple(found)
 
 
 def choices(

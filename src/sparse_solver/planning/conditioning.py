@@ -17,6 +17,7 @@ algorithm 4.1. D. Ruiz, RAL-TR-2001-034.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import numpy as np
 
@@ -45,6 +46,11 @@ def random_vector(n: int) -> np.ndarray:
     """The probe's right-hand side, the same at every call. Normal numbers: random signs would be
     exactly orthogonal to the null vectors of small floating parts every other time.
     """
+    return _random(n).copy()
+
+
+@lru_cache(maxsize=4)
+def _random(n: int) -> np.ndarray:
     return np.random.default_rng(12345).standard_normal(n)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -33,19 +34,24 @@ class Factored:
         A snapshot that nobody else writes to.
     spare : Spare, optional
         An old factorisation, used up.
+    explicit : bool
+        Prefer an engine that answers more than solves: determinants, entries of the inverse.
     """
 
-    __slots__ = ("__weakref__", "attempt", "equations", "kind", "planner", "residual", "steps")
+    __slots__ = ("__weakref__", "attempt", "equations", "kind", "notes", "planner", "residual", "steps")
 
-    def __init__(self, planner: Planner, values: np.ndarray, spare: Spare | None = None) -> None:
+    def __init__(
+        self, planner: Planner, values: np.ndarray, spare: Spare | None = None, explicit: bool = False
+    ) -> None:
         self.planner = planner
         self.equations = Equations(planner.pattern, values)
         self.steps = 0
         self.residual: float | None = None
         self.kind = "general"
         self.attempt: Attempt | None = None
+        self.notes: dict[str, Any] = {}  # what `answers.py` found out, and who helped
         if len(self.equations.row_sums):
-            self.kind, self.attempt = planner.factorize(self.equations, spare)
+            self.kind, self.attempt = planner.factorize(self.equations, spare, explicit)
 
     def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
         """x with A x = b, or A^T x = b, for b of shape (n,) or (n, k), this dtype.

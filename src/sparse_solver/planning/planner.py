@@ -13,7 +13,7 @@ from ..engines import REGISTRY, Declined, Numeric, Symbolic, compiled, warm_up
 from ..errors import InaccurateSolveError, NotPositiveDefiniteError, SingularMatrixError
 from ..info import Info
 from ..matrix import Pattern
-from .choose import Choice, Future, Work, choices, is_for_klu, is_small
+from .choose import Choice, Future, Work, choices, explicit_first, is_for_klu, is_opaque, is_small
 from .conditioning import inverse_norm, is_dominant, null_unknown, probe, random_vector
 from .definite import first_bad_minor
 from .equations import NORMWISE, Equations
@@ -105,6 +105,12 @@ class Planner:
             found = self._reconsidered(key, found)
         return found
 
+    def explicit(self, order: tuple[Choice, ...], kind: str, dtype: np.dtype) -> tuple[Choice, ...]:
+        """The same, those first that answer more than solves; only the engine asked for, if one was."""
+        if self.method.engine not in ("auto", "multifrontal"):
+            return tuple(sorted(order, key=is_opaque))
+        return explicit_first(order, self.pattern.shape[0], kind, dtype.name, compiled(dtype.name))
+
     def _choices(self, kind: str, dtype: np.dtype, work: Work | None = None) -> tuple[Choice, ...]:
         shape = self.pattern.shape[0], self.pattern.nnz, kind, dtype.name, self.method.engine
         future = None
@@ -195,8 +201,11 @@ class Planner:
             except Declined as reason:
                 log.info("%s", reason)
 
-    def factorize(self, eq: Equations, spare: Spare | None = None) -> tuple[str, Attempt]:
-        """(kind, attempt) for these values, judged regular and, where assumed so, definite.
+    def factorize(
+        self, eq: Equations, spare: Spare | None = None, explicit: bool = False
+    ) -> tuple[str, Attempt]:
+        """(kind, attempt) for these values, judged regular and, where assumed so, definite; by an
+        engine that answers more than solves, if `explicit` and there is one.
 
         Raises
         ------
@@ -204,20 +213,21 @@ class Planner:
             If the values contradict `assume`.
         SingularMatrixError, NotPositiveDefiniteError, InaccurateSolveError
         """
-        kind = self.kind(eq.values)
+        kind = self.kind(eq.values, explicit)
         dominant = is_dominant(eq)
         if not dominant:
             self._check_rows(eq)
-        attempt = self._first_that_works(kind, eq, spare)
+        attempt = self._first_that_works(kind, eq, spare, explicit)
         if kind == "spd":
             self._check_definite(eq, attempt)
         if self.method.check and not dominant:
             attempt = self._check_regular(eq, kind, attempt)
         return kind, attempt
 
-    def kind(self, values: np.ndarray) -> str:
+    def kind(self, values: np.ndarray, explicit: bool = False) -> str:
         """What these values make of A; not looked at where nothing depends on it."""
-        if self.assume == "auto" and not self._kind_matters:
+        matters = not is_small(self.pattern.shape[0]) if explicit else self._kind_matters
+        if self.assume == "auto" and not matters:
             return "general"
         return classify(self.pattern, values, self.assume)
 
@@ -229,12 +239,14 @@ class Planner:
                 f"A (shape {self.pattern.shape}) is singular: row {row} has only zeros", index=row
             )
 
-    def _first_that_works(self, kind: str, eq: Equations, spare: Spare | None) -> Attempt:
+    def _first_that_works(
+        self, kind: str, eq: Equations, spare: Spare | None, explicit: bool = False
+    ) -> Attempt:
         reasons = []
         order = self.order(kind, eq.values)
         self._uses += 1
-        for choice in order:
-            if choice.engine == "multifrontal" and not self._may_be_definite(kind, eq):
+        for choice in self.explicit(order, kind, eq.values.dtype) if explicit else order:
+            if choice.engine == "multifrontal" and not self.may_be_definite(kind, eq):
                 continue
             # On kept pivots, on the kept analysis, on an analysis of these very values.
             kept = [False] if spare is not None and spare.fits(choice) else []
@@ -258,7 +270,7 @@ class Planner:
             )
         raise InaccurateSolveError(f"no engine could factor A: {'; '.join(reasons)}")
 
-    def _may_be_definite(self, kind: str, eq: Equations) -> bool:
+    def may_be_definite(self, kind: str, eq: Equations) -> bool:
         """Whether Cholesky is worth a try: not again and again on indefinite matrices."""
         if kind == "spd" or self.method.engine == "multifrontal":
             return True

@@ -13,6 +13,7 @@ import numpy as np
 
 from ...matrix import Pattern
 from ..base import Declined, Engine, Numeric, Symbolic
+from ..triangles import Triangles
 
 __all__ = ["Multifrontal"]
 
@@ -40,6 +41,11 @@ class _CholeskyNumeric(Numeric):
 
     def selected_inverse(self) -> np.ndarray:
         return self.factor.selected_inverse(self.pattern.transposed_order)
+
+    def factors(self) -> Triangles:
+        from .columns import triangles
+
+        return triangles(self.factor)
 
 
 class Multifrontal(Engine):

@@ -10,7 +10,7 @@ import torch
 
 import sparse_solver as ss
 from sparse_solver.engines import batched
-from sparse_solver.engines.threads import share
+from sparse_solver.matrix.threads import share
 from sparse_solver.planning.batch_choice import batch_choice, loop_seconds
 
 

@@ -23,8 +23,8 @@ import numpy as np
 import torch
 
 from ..matrix import Pattern
+from ..matrix.threads import share
 from .base import Declined, Engine, Numeric, Symbolic
-from .threads import share
 from .triangles import Triangles, determinant, inverse_of
 
 __all__ = ["Rslab"]

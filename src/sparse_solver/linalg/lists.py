@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ..derivatives import solve as rule
-from ..engines.threads import share
 from ..errors import NonFiniteError
 from ..matrix import SparseMatrix
 from ..matrix.plain import is_plain
+from ..matrix.threads import share
 from ..planning import Direct
 from .contract import check_method, check_system, read_matrix
 from .system import orient, solve_system

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from .plain import is_plain, numbers
 from .rule import Rule
+from .threads import by_parts
 
 _FEW = 2000  # triplets up to which torch's operation costs less than a rule of our own
 
@@ -62,7 +63,12 @@ class Slots:
         if ones is None:
             ones = self._ones.setdefault(triplets.dtype, np.ones(len(order), triplets.dtype))
         out = np.zeros(self.size, dtype=triplets.dtype)
-        _sparsetools.csr_matvec(self.size, len(order), pointer, order, ones, triplets, out)
+
+        def rows(start: int, stop: int) -> None:
+            part = pointer[start : stop + 1], order, ones, triplets, out[start:stop]
+            _sparsetools.csr_matvec(stop - start, len(order), *part)
+
+        by_parts(self.size, len(order), rows)
         return out
 
 

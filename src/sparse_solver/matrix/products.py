@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .pattern import Pattern
 from .rule import Rule
+from .threads import by_parts
 
 __all__ = ["multiply", "outer_numbers", "product", "sampled_outer"]
 
@@ -184,8 +185,13 @@ def outer_numbers(
     """As `sampled_outer`, in blocks of nonzeros, so that nnz x k numbers never exist at once."""
     x = x.conj() if x.dtype.kind == "c" else x
     if vector:
-        out = y.take(rows, axis=-1)
-        out *= x.take(cols, axis=-1)
+        out = np.empty((*y.shape[:-1], len(rows)), y.dtype)
+
+        def entries(start: int, stop: int) -> None:
+            part, (i, j) = out[..., start:stop], (rows[start:stop], cols[start:stop])
+            np.multiply(y.take(i, axis=-1), x.take(j, axis=-1), out=part)
+
+        by_parts(len(rows), out.size, entries)
         return out
     out = np.empty((*y.shape[:-2], len(rows)), y.dtype)
     width = max(1, _IN_CACHE * y.shape[-2] // max(1, y.size))

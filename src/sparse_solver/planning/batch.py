@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from ..engines.batched import BAD, INDEFINITE, UNSYMMETRIC, BatchNumeric
-from ..engines.threads import share
 from ..errors import NonFiniteError, SingularMatrixError
 from ..info import Info
 from ..matrix.products import outer_numbers
+from ..matrix.threads import share
 from .equations import COMPONENTWISE, NORMWISE
 from .factored import Factored
 from .lanes import Lanes

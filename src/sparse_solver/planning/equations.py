@@ -18,12 +18,14 @@ from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 
 from ..errors import NonFiniteError
 from ..matrix import Pattern
+from ..matrix.threads import by_parts
 
 __all__ = ["COMPONENTWISE", "NORMWISE", "Equations"]
 
 NORMWISE = 1e3  # units of eps
 COMPONENTWISE = 1e7
 _IN_CACHE = 1 << 15  # numbers of one temporary
+_SHARED = 100_000  # nonzeros from which threads may share the passes over them
 _EPS = {np.dtype(t).char: float(np.finfo(t).eps) for t in ("f4", "f8", "c8", "c16")}
 
 
@@ -56,12 +58,32 @@ class Equations:
         self.pattern, self.values = pattern, values
         self.n = pattern.shape[0]
         self.eps = _EPS[values.dtype.char]
-        self.magnitudes = np.abs(values)
-        self.row_sums = self._sums(_ones(self.n, self.magnitudes.dtype), transposed=False)
+        self.magnitudes, self.row_sums = self._sizes()
         self.norm = float(_largest(self.row_sums)) if self.n else 0.0
         self.diagonal = self._diagonal()  # |a_ii|, zero where none is stored
         if not math.isfinite(self.norm):
             self._raise_non_finite()
+
+    def _sizes(self) -> tuple[np.ndarray, np.ndarray]:
+        """|a_ij| at the nonzeros, and their sums by rows."""
+        values, indptr = self.values, self.pattern.indptr
+        if len(values) < _SHARED:
+            magnitudes = np.abs(values)
+            ones = _ones(self.n, magnitudes.dtype)
+            return magnitudes, self._sums(ones, transposed=False, magnitudes=magnitudes)
+        magnitudes = np.empty(len(values), values.real.dtype)
+        sums = np.zeros(self.n, magnitudes.dtype)
+        pointer, cols = self.pattern.csr
+        ones = _ones(self.n, magnitudes.dtype)
+
+        def rows(start: int, stop: int) -> None:
+            here = slice(int(indptr[start]), int(indptr[stop]))
+            np.abs(values[here], out=magnitudes[here])
+            part = pointer[start : stop + 1], cols, magnitudes, ones, sums[start:stop]
+            _sparsetools.csr_matvec(stop - start, self.n, *part)
+
+        by_parts(self.n, len(values), rows)
+        return magnitudes, sums
 
     def _raise_non_finite(self) -> None:
         bad = np.flatnonzero(~np.isfinite(self.values))
@@ -98,8 +120,16 @@ class Equations:
         r = b.copy()
         n = self.n
         if x.ndim == 1:
-            product = _sparsetools.csc_matvec if transposed else _sparsetools.csr_matvec
-            product(n, n, indptr, cols, self.values, -x, r)
+            if transposed:
+                _sparsetools.csc_matvec(n, n, indptr, cols, self.values, -x, r)
+                return r
+            minus_x = -x
+
+            def rows(start: int, stop: int) -> None:
+                part = indptr[start : stop + 1], cols, self.values, minus_x, r[start:stop]
+                _sparsetools.csr_matvec(stop - start, n, *part)
+
+            by_parts(n, len(self.values), rows)
         else:
             products = _sparsetools.csc_matvecs if transposed else _sparsetools.csr_matvecs
             k = x.shape[1]

@@ -12,7 +12,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..threads import share
+from ...matrix.threads import share
 from .elimination import Elimination
 from .layout import BAD, DOMINANT, WIDTH
 

@@ -63,7 +63,9 @@ def _libraries() -> list:
     import scipy.linalg.cython_blas  # noqa: F401
     from threadpoolctl import ThreadpoolController
 
-    return ThreadpoolController().select(user_api="blas").lib_controllers
+    found = ThreadpoolController().select(user_api="blas").lib_controllers
+    own = [library for library in found if "scipy.libs" in library.filepath]
+    return own or found
 
 
 _lock = Lock()

@@ -16,7 +16,7 @@ from .team import Scratch, run
 __all__ = ["Cholesky"]
 
 _COLUMNS = 32  # right-hand sides at a time, so that a front's share stays in cache
-_ALONE = 3e5  # flops up to which starting other threads costs more than they bring
+_ALONE = 1e6  # flops up to which starting other threads costs more than they bring
 
 
 class Cholesky:

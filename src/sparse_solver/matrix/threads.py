@@ -10,7 +10,20 @@ import _thread
 import itertools
 from collections.abc import Callable
 
-__all__ = ["share"]
+import torch
+
+__all__ = ["by_parts", "share"]
+
+_WORTH_SHARING = 200_000  # numbers from which a pass over them is worth another thread
+
+
+def by_parts(n: int, work: int, do: Callable[[int, int], None]) -> None:
+    """Call ``do(start, stop)`` for parts of range(n), on torch's number of threads where `work`, the
+    numbers touched, is large. Each part must give what the whole would.
+    """
+    parts = min(torch.get_num_threads(), n) if work >= _WORTH_SHARING else 1
+    bounds = [n * k // parts for k in range(parts + 1)]
+    share(lambda k: do(bounds[k], bounds[k + 1]), parts, parts)
 
 
 def share(work: Callable[[int], None], count: int, threads: int) -> None:

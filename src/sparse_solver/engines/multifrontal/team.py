@@ -16,7 +16,7 @@ from .run import ABORT, BAD, STATE, TAIL, Graph, graph_table
 __all__ = ["Scratch", "run"]
 
 _NEVER = np.iinfo(np.int64).max
-_KEEP = 64 << 20  # bytes; fresh pages for more cost little beside the work done in them
+_KEEP = 160 << 20  # bytes; fresh pages for more cost little beside the work done in them
 _LONG = 1e8  # flops from which the calling thread only waits, so that Ctrl-C is heard
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _lock = Lock()

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import sparse_solver as ss
-from sparse_solver.engines import batched
+from sparse_solver.engines.batched import ready
 from sparse_solver.matrix.threads import share
 from sparse_solver.planning.batch_choice import batch_choice, loop_seconds
 
@@ -45,8 +45,7 @@ def test_loops_take_longer_for_more_and_for_larger():
 def test_a_small_batch_imports_no_compiler():
     program = """
 import sys, torch, sparse_solver as ss
-from sparse_solver.engines import batched
-batched.is_cached.cache_clear()
+from sparse_solver.engines.batched import ready
 A = ss.SparseMatrix(ss.Pattern([0, 1], [0, 1], (2, 2)), torch.ones(5, 2))
 assert ss.solve(A, torch.ones(2)).eq(1).all()
 assert "numba" not in sys.modules and "torch._dynamo" not in sys.modules
@@ -59,12 +58,23 @@ def test_without_numba_engines_serve_batches(monkeypatch):
 
     monkeypatch.setattr(module, "_COMPILE", 0.0)
     monkeypatch.setattr(module, "_LOAD", 0.0)
-    monkeypatch.setattr(batched, "load_kernels", lambda: None)
-    monkeypatch.setattr(batched, "compiled", set())
+    monkeypatch.setattr(ready, "load_kernels", lambda: None)
+    monkeypatch.setattr(ready, "_compiled", set())
     A = ss.SparseMatrix(ss.Pattern([0, 1], [0, 1], (2, 2)), torch.ones(8, 2))
     F = ss.factorize(A)
     assert "numba" in F.info.reason
     assert F.solve(torch.ones(2)).eq(1).all()
+
+
+def test_readiness_is_remembered_on_disk(monkeypatch, tmp_path, lanes):
+    monkeypatch.setattr(ready, "_places", lambda: (tmp_path / "new",))
+    monkeypatch.setattr(ready, "_compiled", set())
+    assert ready.state("float64") == "cold"
+    assert ready.warm_up("float64")
+    assert ready.state("float64") == "compiled"
+    monkeypatch.setattr(ready, "_compiled", set())
+    assert ready.state("float64") == "on disk"
+    assert ready.state("complex64") == "cold"
 
 
 def test_info_of_a_batch_by_engines():

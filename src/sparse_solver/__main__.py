@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .engines import REGISTRY
+from .engines import REGISTRY, batched
 from .engines.multifrontal import ready
 
 
@@ -12,7 +12,9 @@ def main() -> None:
     """Read the command line and do as it says."""
     parser = argparse.ArgumentParser(prog="python -m sparse_solver", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    warmup = commands.add_parser("warmup", help="compile the multifrontal engine and keep it on disk")
+    warmup = commands.add_parser(
+        "warmup", help="compile the multifrontal engine and the kernels of batches"
+    )
     dtypes = REGISTRY["multifrontal"].dtypes
     warmup.add_argument("dtypes", nargs="*", default=["float64"], help=f"of {', '.join(dtypes)}")
     commands.add_parser("engines", help="list the engines and what keeps any from being used")
@@ -30,6 +32,9 @@ def main() -> None:
             parser.error(f"unknown element type {dtype!r}; expected some of {', '.join(dtypes)}")
         before = ready.state(dtype)
         print(f"{dtype}: {before}, ready after {ready.warm_up(dtype):.1f} s")
+        before = batched.state(dtype)
+        batched.warm_up(dtype)
+        print(f"{dtype}, batches: {before}, ready")
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections import deque
 
@@ -19,8 +18,6 @@ from .structural import check_structure
 from .symmetry import classify
 
 __all__ = ["Lanes"]
-
-log = logging.getLogger("sparse_solver")
 
 _PAUSE = 16  # batches left to the engines after one that failed in the lanes for the most part
 _spent = 0.0  # estimated seconds of all batches of this process
@@ -76,20 +73,12 @@ class Lanes:
 
     def _choose(self, values: np.ndarray, plan: Elimination | None) -> BatchChoice:
         items, n = len(values), self.planner.pattern.shape[0]
-        if values.dtype in batched.compiled:
-            state = "compiled"
-        elif batched.is_cached():
-            state = "on disk"
-        else:
-            state = "cold"
         flops = None if plan is None else plan.flops
-        engine = self.planner.method.engine
+        dtype, engine = values.dtype.name, self.planner.method.engine
+        state = batched.state(dtype)
         choice = batch_choice(items, n, engine, flops=flops, state=state, spent=_spent)
-        if choice.lanes and plan is not None and state != "compiled":
-            if batched.load_kernels() is None:
-                return batch_choice(items, n, "auto", state="missing")
-            how = "compiling" if state == "cold" else "loading (or, for a new dtype, compiling)"
-            log.info("%s the batch kernels for %s, once for this machine", how, values.dtype)
+        if choice.lanes and plan is not None and not batched.warm_up(dtype):
+            return batch_choice(items, n, "auto", state="missing")
         return choice
 
     def _symmetry(self, first: np.ndarray) -> tuple[bool | None, int]:

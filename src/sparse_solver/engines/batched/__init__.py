@@ -5,7 +5,8 @@ Compiled when first needed, by numba, which nothing here imports before.
 
 from .elimination import Elimination, eliminate, weak_diagonal
 from .layout import BAD, DOMINANT, INDEFINITE, UNSYMMETRIC, WIDTH
-from .numeric import BatchNumeric, compiled, is_cached, load_kernels
+from .numeric import BatchNumeric, load_kernels
+from .ready import state, warm_up
 
 __all__ = [
     "BAD",
@@ -15,9 +16,9 @@ __all__ = [
     "WIDTH",
     "BatchNumeric",
     "Elimination",
-    "compiled",
     "eliminate",
-    "is_cached",
     "load_kernels",
+    "state",
+    "warm_up",
     "weak_diagonal",
 ]

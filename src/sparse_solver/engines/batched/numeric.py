@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable
 from functools import lru_cache
-from pathlib import Path
 from types import ModuleType
 
 import numpy as np
@@ -16,14 +15,12 @@ from ...matrix.threads import share
 from .elimination import Elimination
 from .layout import BAD, DOMINANT, WIDTH
 
-__all__ = ["BatchNumeric", "compiled", "is_cached", "load_kernels"]
+__all__ = ["BatchNumeric", "load_kernels"]
 
 _CHUNKS = 4  # pieces of work per thread
 _SPAN = 2e5  # operations for which another thread is worth starting
 _LINE = 64  # bytes
 _SPARE = 1 << 29  # bytes of a finished batch kept for the next, at most
-
-compiled: set[np.dtype] = set()  # element types whose kernels ran in this process
 
 
 @lru_cache(maxsize=1)
@@ -33,12 +30,6 @@ def load_kernels() -> ModuleType | None:
         return importlib.import_module(".kernels", __package__)
     except (ImportError, RuntimeError):  # no numba, or nowhere to keep what it compiles
         return None
-
-
-@lru_cache(maxsize=1)
-def is_cached() -> bool:
-    """Whether an earlier process seems to have left the compiled kernels on disk."""
-    return any((Path(__file__).parent / "__pycache__").glob("kernels.factor-*.nbi"))
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
@@ -104,7 +95,6 @@ class BatchNumeric:
             )  # fmt: skip
 
         self._share(work, plan.flops + 10.0 * plan.nnz)
-        compiled.add(values.dtype)
         self.seconds = time.perf_counter() - began
 
     def __del__(self) -> None:

@@ -58,8 +58,11 @@ class Counts:
 
 @pytest.fixture
 def counts(monkeypatch, clean) -> Counts:
-    """Wraps ``analyze``, ``factorize`` and ``Numeric.solve`` of every engine adapter."""
+    """Wraps ``analyze``, ``factorize`` and ``Numeric.solve`` of every engine adapter; a batch in lanes
+    counts as that many factorisations.
+    """
     from sparse_solver.engines import REGISTRY
+    from sparse_solver.engines.batched import BatchNumeric
 
     seen, depth, lock, wrapped = Counts(), threading.local(), threading.Lock(), set()
 
@@ -93,6 +96,13 @@ def counts(monkeypatch, clean) -> Counts:
         seen.solves += 1
         seen.columns += 1 if x.ndim == 1 else x.shape[-1]
 
+    def factored_batch(numeric, *args, init=BatchNumeric.__init__) -> None:
+        init(numeric, *args)
+        with lock:
+            seen.factorisations += numeric.items
+            seen._numerics.append(weakref.ref(numeric))
+
+    monkeypatch.setattr(BatchNumeric, "__init__", factored_batch)
     for cls in {type(engine) for engine in REGISTRY.values()}:
         wrap(cls, "analyze", analysed)
         wrap(cls, "factorize", factored)

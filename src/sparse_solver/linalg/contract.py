@@ -29,9 +29,9 @@ def read_matrix(A: Any) -> SparseMatrix:
                 "sparse_solver.SparseMatrix. From SciPy: SparseMatrix.from_scipy(A)"
             )
         _check_dtype("A", A.dtype)
-        hybrid = A.layout != torch.strided and A.dense_dim() > 0  # refused in better words below
-        if A.ndim >= 2 and A.shape[-2] != A.shape[-1] and not hybrid:
-            raise ValueError(_not_square(A.shape))
+        if A.ndim >= 2 and A.shape[-2] != A.shape[-1]:
+            if A.layout == torch.strided or A.dense_dim() == 0:  # hybrids are refused in other words
+                raise ValueError(_not_square(A.shape))
         A = SparseMatrix.from_torch(A)
     else:
         _check_dtype("A", A.dtype)

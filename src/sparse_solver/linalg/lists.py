@@ -31,13 +31,14 @@ T = TypeVar("T")
 
 def is_list(A: Any) -> bool:
     """Whether a verb was given several matrices."""
-    return isinstance(A, (list, tuple))
+    return isinstance(A, (list, tuple)) and all(isinstance(M, (Tensor, SparseMatrix)) for M in A)
 
 
 def check_lists(A: Sequence[Any], b: Any, fixed: Any) -> None:
     """Raise unless there is one right-hand side for each matrix, and nothing said of their unknowns."""
-    if not is_list(b) or len(b) != len(A):
-        given = f"{len(b)} of them" if is_list(b) else f"a {type(b).__name__}"
+    several = isinstance(b, (list, tuple))
+    if not several or len(b) != len(A):
+        given = f"{len(b)} of them" if several else f"a {type(b).__name__}"
         raise ValueError(
             f"A is a list of {len(A)} matrices and b is {given}; expected a list of {len(A)} "
             "right-hand sides: solve([A1, A2], [b1, b2])"

@@ -3,6 +3,7 @@ everything, never answer wrong in silence.
 """
 
 from . import gallery
+from .energy import ElementSum, ResidualSum, minimize, minimize_ex, root, root_ex
 from .errors import (
     InaccurateSolveError,
     NonFiniteError,
@@ -33,6 +34,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "Direct",
+    "ElementSum",
     "Factor",
     "GaussianMarkovRandomField",
     "InaccurateSolveError",
@@ -42,6 +44,7 @@ __all__ = [
     "NotPositiveDefiniteError",
     "Pattern",
     "Plan",
+    "ResidualSum",
     "SingularMatrixError",
     "SparseMatrix",
     "SparseSolver",
@@ -54,6 +57,10 @@ __all__ = [
     "gaussian_log_prob",
     "logdet",
     "slogdet",
+    "minimize",
+    "minimize_ex",
+    "root",
+    "root_ex",
     "solve",
     "solve_ex",
 ]

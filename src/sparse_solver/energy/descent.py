@@ -105,7 +105,7 @@ class Descent:
             if near:
                 d = self.direction(self.hessian(x, "none"), g, 1)
                 found = None if d is None else self.search(x, d, g, energy, size)
-            if found is None and (d is None or self.project == "psd"):
+            if found is None:
                 tries = _SHIFTS if self.project == "psd" else 1
                 d = self.direction(self.hessian(x, self.project), g, tries)
                 found = None if d is None else self.search(x, d, g, energy, size)

@@ -134,7 +134,8 @@ def _pushforward(h: LocalFunction, moving: list[int], count: int) -> LocalFuncti
         # The pullback is linear in g and its transpose is what is asked for. Not torch.func.jvp:
         # there is none inside a forward mode that torch.func did not begin.
         out, back = vjp(_split(moving, inputs, h), *(inputs[i] for i in moving))
-        _, forth = vjp(back, tuple(map(torch.zeros_like, out)))
+        zero = tuple(map(torch.zeros_like, out))
+        _, forth = vjp(back, zero)  # type: ignore[arg-type]
         return forth(tuple(dots))[0]
 
     return push

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from .connectivity import Connectivity
 
-__all__ = ["check_nodes_tensor", "element_inputs", "one_tensor"]
+__all__ = ["check_nodes_tensor", "element_inputs", "one_tensor", "refuse_closures"]
 
 
 def check_nodes_tensor(x: Any, where: Connectivity) -> tuple[int, int]:
@@ -69,6 +69,17 @@ def _tensor(t: Any, name: str, x: Tensor) -> Tensor:
     if t.device != x.device:
         raise ValueError(f"x is on {x.device} and {name} on {t.device}; write t.to({str(x.device)!r})")
     return t
+
+
+def refuse_closures(f: Callable[..., Tensor], name: str, inputs: Sequence[Tensor]) -> None:
+    """Raise if f makes a graph though called with numbers: what it closes over gets no gradient."""
+    with torch.enable_grad():
+        out = f(*(t.detach()[..., 0] for t in inputs))
+    if out.requires_grad:
+        raise ValueError(
+            f"{name} uses a tensor that requires grad and is not among its arguments, so it would get "
+            "no gradient; pass it after x, or as nodal=(t,), or detach it"
+        )
 
 
 def one_tensor(f: Callable[..., Any], name: str, scalar: bool) -> Callable[..., Tensor]:

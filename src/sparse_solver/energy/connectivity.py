@@ -23,15 +23,22 @@ def read_elements(elements: Any, name: str = "elements") -> Tensor:
     """Index tuples as int64 of shape (m, k), on the CPU, ours alone."""
     if not isinstance(elements, Tensor):
         elements = torch.as_tensor(np.asarray(elements))
-    if elements.is_floating_point() or elements.is_complex() or elements.dtype == torch.bool:
+    if (
+        elements.numel()
+        and elements.is_floating_point()
+        or elements.is_complex()
+        or elements.dtype == torch.bool
+    ):
         raise TypeError(f"{name} has dtype {elements.dtype}; expected integers: {name}.long()")
     if elements.ndim != 2:
         raise ValueError(
             f"{name} has shape {tuple(elements.shape)}; expected (m, k), the k nodes of each element "
             f"in a row" + (f": {name}[:, None]" if elements.ndim == 1 else "")
         )
+    if not elements.numel():
+        raise ValueError(f"{name} has shape {tuple(elements.shape)}; expected at least one element")
     elements = elements.detach().to("cpu", torch.int64, copy=True)
-    if elements.numel() and int(elements.min()) < 0:
+    if int(elements.min()) < 0:
         e = int((elements < 0).any(1).nonzero()[0])
         raise ValueError(f"{name}[{e}] = {elements[e].tolist()} has a negative index")
     return elements
@@ -43,7 +50,7 @@ class Connectivity:
     def __init__(self, elements: Tensor, name: str = "elements") -> None:
         self.elements, self.name = elements, name
         self.m, self.k = elements.shape
-        self.least_nodes = int(elements.max()) + 1 if elements.numel() else 0
+        self.least_nodes = int(elements.max()) + 1
         self._slots: dict[tuple[int, int], Slots] = {}
         self._places: dict[Any, Any] = {}
 

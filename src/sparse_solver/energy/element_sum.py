@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.func import grad, jacrev
 
 from ..matrix import SparseMatrix
-from .arguments import check_nodes_tensor, element_inputs, one_tensor
+from .arguments import check_nodes_tensor, element_inputs, one_tensor, refuse_closures
 from .connectivity import Connectivity, HessianPlaces, read_elements
 from .per_element import LocalFunction, map_elements
 from .project import project_psd
@@ -74,6 +75,7 @@ class ElementSum:
         self.local_energy = local_energy
         self._where = Connectivity(read_elements(elements))
         self._f = one_tensor(local_energy, "local_energy", scalar=True)
+        self._seen = False  # whether local_energy was looked at for tensors that it closes over
 
     @classmethod
     def least_squares(cls, local_residual: Callable[..., Tensor], elements: Any) -> ElementSum:
@@ -179,7 +181,11 @@ class ElementSum:
 
     def _inputs(self, x: Tensor, element: tuple, nodal: tuple) -> tuple[int, tuple[Tensor, ...]]:
         _, c = check_nodes_tensor(x, self._where)
-        return c, element_inputs(x, element, nodal, self._where)
+        inputs = element_inputs(x, element, nodal, self._where)
+        if not self._seen and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            refuse_closures(self._f, "local_energy", inputs)
+            self._seen = True
+        return c, inputs
 
     def _map(
         self, h: LocalFunction, inputs: tuple[Tensor, ...], width: int | None = None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.func import jacrev
 
 from ..matrix import SparseMatrix
-from .arguments import check_nodes_tensor, element_inputs, one_tensor
+from .arguments import check_nodes_tensor, element_inputs, one_tensor, refuse_closures
 from .connectivity import Connectivity, read_elements
 from .per_element import map_elements
 
@@ -79,6 +80,7 @@ class ResidualSum:
         if self._size is not None:
             self._rows.check_nodes(self._size, f"size={self._size}")
         self._r = one_tensor(local_residual, "local_residual", scalar=False)
+        self._seen = False  # whether local_residual was looked at for tensors that it closes over
 
     @property
     def elements(self) -> Tensor:
@@ -100,15 +102,13 @@ class ResidualSum:
         -------
         Tensor, shape (rows, c) or (rows,)
         """
-        n, _ = check_nodes_tensor(x, self._where)
-        inputs = element_inputs(x, element, nodal, self._where)
+        n, _, inputs = self._inputs(x, element, nodal)
         (r,) = map_elements(self._residual, *inputs, width=inputs[0].shape[:-1].numel())
         return self._rows.place(r, self._size or n)
 
     def _sizes(self, x: Tensor, *element: Any, nodal: tuple = ()) -> tuple[Tensor, Tensor]:
         """The residual, and the sum of the absolute values that cancel in it."""
-        n, _ = check_nodes_tensor(x, self._where)
-        inputs = element_inputs(x, element, nodal, self._where)
+        n, _, inputs = self._inputs(x, element, nodal)
         (r,) = map_elements(self._residual, *inputs, width=inputs[0].shape[:-1].numel())
         size = self._size or n
         return self._rows.place(r, size), self._rows.place(r.abs(), size)
@@ -117,13 +117,20 @@ class ResidualSum:
         """The derivative of the residual in x, shape (rows * c, n * d); row and column numbers as in
         `ElementSum`: ``i * c + j`` for component j of node or row i.
         """
-        n, c = check_nodes_tensor(x, self._where)
-        inputs = element_inputs(x, element, nodal, self._where)
+        n, c, inputs = self._inputs(x, element, nodal)
         width = inputs[0].shape[:-1].numel()
         (J,) = map_elements(self._jacobian, *inputs, width=width**2)
         per_row = J.shape[0] // max(1, self._rows.k)
         places = self._where.jacobian_places(n, c, self._rows, self._size or n, per_row)
         return places.assemble(J)
+
+    def _inputs(self, x: Tensor, element: tuple, nodal: tuple) -> tuple[int, int, tuple[Tensor, ...]]:
+        n, c = check_nodes_tensor(x, self._where)
+        inputs = element_inputs(x, element, nodal, self._where)
+        if not self._seen and torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            refuse_closures(self._r, "local_residual", inputs)
+            self._seen = True
+        return n, c, inputs
 
     # ---- functions of one element, for `map_elements` ----
 

@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 
 from .connectivity import Connectivity
+from .small_matrices import SmallMatrices
 
-__all__ = ["check_nodes_tensor", "element_inputs", "one_tensor", "refuse_closures"]
+__all__ = [
+    "check_nodes_tensor",
+    "element_inputs",
+    "nodal_and_constants",
+    "one_tensor",
+    "refuse_closures",
+]
 
 
 def check_nodes_tensor(x: Any, where: Connectivity) -> tuple[int, int]:
@@ -28,14 +35,14 @@ def check_nodes_tensor(x: Any, where: Connectivity) -> tuple[int, int]:
     return x.shape[0], 1 if x.ndim == 1 else x.shape[1]
 
 
-def element_inputs(
+def nodal_and_constants(
     x: Tensor, element: Sequence[Any], nodal: Any, where: Connectivity
 ) -> tuple[Tensor, ...]:
-    """(x, *nodal, *element) gathered by element, the element's axis last."""
+    """(*nodal, *element) checked: leading sizes n, and m; numbers for all are expanded."""
     n = x.shape[0]
     if isinstance(nodal, Tensor) or not isinstance(nodal, Sequence):
         raise TypeError(f"nodal is a {type(nodal).__name__}; expected a tuple of tensors: nodal=(t,)")
-    inputs = [where.pick(x)]
+    out = []
     for i, t in enumerate(nodal):
         t = _tensor(t, f"nodal[{i}]", x)
         if t.ndim == 0 or t.shape[0] != n:
@@ -43,7 +50,7 @@ def element_inputs(
                 f"nodal[{i}] has shape {tuple(t.shape)}; x has {n} nodes, so expected ({n}, ...). "
                 "What varies by element goes after x: E(x, t)"
             )
-        inputs.append(where.pick(t))
+        out.append(t)
     for i, t in enumerate(element):
         t = _tensor(t, f"element constant {i}", x)
         if t.ndim == 0:
@@ -54,8 +61,18 @@ def element_inputs(
                 f"element constant {i} has shape {tuple(t.shape)}; there are {where.m} elements, so "
                 f"expected ({where.m}, ...).{hint}"
             )
-        inputs.append(t.movedim(0, -1))
-    return tuple(inputs)
+        out.append(t)
+    return tuple(out)
+
+
+def element_inputs(
+    x: Tensor, element: Sequence[Any], nodal: Any, where: Connectivity
+) -> tuple[Tensor, ...]:
+    """(x, *nodal, *element) gathered by element, the element's axis last."""
+    rest = nodal_and_constants(x, element, nodal, where)
+    by_node, by_element = rest[: len(nodal)], rest[len(nodal) :]
+    picked = tuple(where.pick(t) for t in (x, *by_node))
+    return picked + tuple(t.movedim(0, -1) for t in by_element)
 
 
 def _tensor(t: Any, name: str, x: Tensor) -> Tensor:
@@ -86,7 +103,8 @@ def one_tensor(f: Callable[..., Any], name: str, scalar: bool) -> Callable[..., 
     """f, refusing results that are not one tensor (a scalar one, if `scalar`)."""
 
     def checked(*args: Tensor) -> Tensor:
-        out = f(*args)
+        with SmallMatrices():
+            out = f(*args)
         if not isinstance(out, Tensor):
             raise TypeError(
                 f"{name} returned a {type(out).__name__}; expected a torch.Tensor computed from x"

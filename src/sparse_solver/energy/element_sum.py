@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -14,6 +14,9 @@ from .arguments import check_nodes_tensor, element_inputs, one_tensor, refuse_cl
 from .connectivity import Connectivity, HessianPlaces, read_elements
 from .per_element import LocalFunction, map_elements
 from .project import project_psd
+
+if TYPE_CHECKING:
+    from .compiled import Fast
 
 __all__ = ["PROJECTIONS", "ElementSum"]
 
@@ -31,6 +34,12 @@ class ElementSum:
         of the element of shape (...). Written in torch operations that `torch.func.vmap` can map.
     elements : integer array, shape (m, k)
         The k nodes of each element.
+    compile : bool
+        Trace `local_energy` once, differentiate it as a program, and compile that to one loop over
+        elements with numba, at the price of some seconds when first used and for each combination of
+        shapes. For energies of elementary functions, sums and matrices up to 4 x 4; others raise
+        NotImplementedError. What `local_energy` takes from elsewhere is read once. The loop gives
+        the numbers; derivatives in parameters are those of the function itself.
 
     Notes
     -----
@@ -66,7 +75,9 @@ class ElementSum:
     tensor([ 1.0000,  0.0000, -1.0000,  0.0000,  0.0000,  0.0000])
     """
 
-    def __init__(self, local_energy: Callable[..., Tensor], elements: Any) -> None:
+    def __init__(
+        self, local_energy: Callable[..., Tensor], elements: Any, *, compile: bool = False
+    ) -> None:
         if not callable(local_energy):
             raise TypeError(
                 f"local_energy is a {type(local_energy).__name__}; expected a function of one element: "
@@ -75,6 +86,13 @@ class ElementSum:
         self.local_energy = local_energy
         self._where = Connectivity(read_elements(elements))
         self._f = one_tensor(local_energy, "local_energy", scalar=True)
+        self._fast: Fast | None = None
+        if compile:
+            from .compiled import Fast
+
+            plain = ElementSum(local_energy, elements)
+            plain._where = self._where
+            self._fast = Fast(plain)
         self._seen = False  # whether local_energy was looked at for tensors that it closes over
 
     @classmethod
@@ -123,11 +141,18 @@ class ElementSum:
         -------
         Tensor, shape ()
         """
+        return self._energies(x, element, nodal).sum()
+
+    def _energies(self, x: Tensor, element: tuple, nodal: tuple) -> Tensor:
+        if self._fast is not None:
+            return self._fast.energies(x, element, nodal)
         _, inputs = self._inputs(x, element, nodal)
-        return self._map(self._energy, inputs)[0].sum()
+        return self._map(self._energy, inputs)[0]
 
     def gradient(self, x: Tensor, *element: Any, nodal: tuple = ()) -> Tensor:
         """The derivative of the energy in x, of x's shape."""
+        if self._fast is not None:
+            return self._fast.forces(x, element, nodal)[0]
         _, inputs = self._inputs(x, element, nodal)
         return self._where.place(self._map(self._gradient, inputs)[0], x.shape[0])
 
@@ -154,6 +179,8 @@ class ElementSum:
            Flesh Simulation", Symposium on Computer Animation, 2005, 181-190.
         """
         check_project(project)
+        if self._fast is not None:
+            return self._fast.hessian(x, element, nodal, project)
         c, inputs = self._inputs(x, element, nodal)
         places = self._where.hessian_places(x.shape[0], c)
         if project == "psd":
@@ -169,12 +196,13 @@ class ElementSum:
 
     def _sizes(self, x: Tensor, *element: Any, nodal: tuple = ()) -> tuple[Tensor, Tensor]:
         """The energy, and the sum of the absolute values that may cancel in it."""
-        _, inputs = self._inputs(x, element, nodal)
-        (e,) = self._map(self._energy, inputs)
+        e = self._energies(x, element, nodal)
         return e.sum(), e.abs().sum()
 
     def _forces(self, x: Tensor, *element: Any, nodal: tuple = ()) -> tuple[Tensor, Tensor]:
         """The gradient, and the sum of the absolute values that cancel in it."""
+        if self._fast is not None:
+            return self._fast.forces(x, element, nodal)
         _, inputs = self._inputs(x, element, nodal)
         (g,) = self._map(self._gradient, inputs)
         return self._where.place(g, x.shape[0]), self._where.place(g.abs(), x.shape[0])

@@ -3,7 +3,17 @@ everything, never answer wrong in silence.
 """
 
 from . import gallery
-from .energy import ElementSum, ResidualSum, minimize, minimize_ex, root, root_ex
+from .energy import (
+    ElementSum,
+    EnergySum,
+    Newton,
+    Progress,
+    ResidualSum,
+    minimize,
+    minimize_ex,
+    root,
+    root_ex,
+)
 from .errors import (
     InaccurateSolveError,
     NonFiniteError,
@@ -35,15 +45,18 @@ __version__ = "0.2.0"
 __all__ = [
     "Direct",
     "ElementSum",
+    "EnergySum",
     "Factor",
     "GaussianMarkovRandomField",
     "InaccurateSolveError",
     "Info",
+    "Newton",
     "NonFiniteError",
     "NotConvergedError",
     "NotPositiveDefiniteError",
     "Pattern",
     "Plan",
+    "Progress",
     "ResidualSum",
     "SingularMatrixError",
     "SparseMatrix",

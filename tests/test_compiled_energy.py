@@ -126,6 +126,19 @@ def test_second_derivatives_of_determinants_at_rest():
         assert torch.allclose(ss.ElementSum(f, triangles, compile=compile).hessian(x).to_dense(), H)
 
 
+def test_least_squares():
+    def r(x, a):
+        return torch.stack([x[0] * a, x[1].sin() * x[2]]) * x[3]
+
+    sums = [ss.ElementSum.least_squares(r, TETS, compile=c) for c in (False, True)]
+    x, a = inputs()[0], torch.rand(len(TETS), dtype=F64)
+    for project in ("none", "psd"):
+        H = [E.hessian(x, a, project=project).values for E in sums]
+        assert torch.allclose(*H)
+    assert torch.allclose(*(E.gradient(x, a) for E in sums))
+    assert torch.allclose(*(E(x, a) for E in sums))
+
+
 def test_minimize_with_it(counts):
     elements = torch.tensor([[i, i + 1] for i in range(20)])
     f = lambda x, k: k * ((x[1] - x[0]).square().sum() - 1) ** 2 + 0.1 * x[0, 1]  # noqa: E731

@@ -90,13 +90,19 @@ class ElementSum:
         if compile:
             from .compiled import Fast
 
-            plain = ElementSum(local_energy, elements)
+            plain = self._of(self._where.elements)
             plain._where = self._where
             self._fast = Fast(plain)
         self._seen = False  # whether local_energy was looked at for tensors that it closes over
 
+    def _of(self, elements: Any) -> ElementSum:
+        """The same energy of other elements, not compiled."""
+        return ElementSum(self.local_energy, elements)
+
     @classmethod
-    def least_squares(cls, local_residual: Callable[..., Tensor], elements: Any) -> ElementSum:
+    def least_squares(
+        cls, local_residual: Callable[..., Tensor], elements: Any, *, compile: bool = False
+    ) -> ElementSum:
         r"""The energy :math:`\sum_e \tfrac12 |r(x_e, \dots)|^2` of a residual of one element.
 
         ``hessian(project="psd")`` is then the Gauss-Newton matrix :math:`\sum_e J_e^T J_e`, which is
@@ -107,6 +113,8 @@ class ElementSum:
         local_residual : callable
             As `local_energy`, but returning a tensor of any shape.
         elements : integer array, shape (m, k)
+        compile : bool
+            As in `ElementSum`.
 
         Examples
         --------
@@ -119,7 +127,7 @@ class ElementSum:
         tensor([[-2.,  2.],
                 [ 2., -2.]])
         """
-        return _LeastSquares(local_residual, elements)
+        return _LeastSquares(local_residual, elements, compile=compile)
 
     @property
     def elements(self) -> Tensor:
@@ -253,11 +261,16 @@ class _Upper:
 
 
 class _LeastSquares(ElementSum):
-    def __init__(self, local_residual: Callable[..., Tensor], elements: Any) -> None:
-        super().__init__(local_residual, elements)
+    def __init__(
+        self, local_residual: Callable[..., Tensor], elements: Any, *, compile: bool = False
+    ) -> None:
+        super().__init__(local_residual, elements, compile=compile)
         residual = one_tensor(local_residual, "local_residual", scalar=False)
         self._residual = residual
         self._f = lambda *inputs: residual(*inputs).square().sum() / 2
+
+    def _of(self, elements: Any) -> ElementSum:
+        return _LeastSquares(self.local_energy, elements)
 
     def _projected(self, inputs: tuple[Tensor, ...], places: HessianPlaces) -> Tensor:
         size = inputs[0].shape[:-1].numel()

@@ -41,6 +41,7 @@ class Fast:
                 "ElementSum(..., compile=True) needs numba, which is not installed: pip install numba"
             ) from error
         self.plain, self.where = plain, plain._where
+        self._residual = getattr(plain, "_residual", None)
         by_node = self.where.elements.sort(1).values
         if bool((by_node[:, 1:] == by_node[:, :-1]).any()):
             raise NotImplementedError(
@@ -94,8 +95,9 @@ class Fast:
         def run(*tensors: Tensor) -> Tensor:
             upper = np.zeros((number_of_parts(self.where.m), places.slots.size), _dtype(x))
             more = (self._unknowns(x)[1],)
-            ending = (self.where.k * c, project == "psd")
-            self._run("hessian", tensors, len(nodal), more, (upper,), ending)
+            ending = (self.where.k * c, project == "psd" and self._residual is None)
+            kind = "hessian" if project == "none" or self._residual is None else "gauss"
+            self._run(kind, tensors, len(nodal), more, (upper,), ending)
             return torch.from_numpy(_total(upper).take(places.mirror.index.numpy()))
 
         def exact(x: Tensor, *rest: Tensor) -> Tensor:
@@ -161,13 +163,19 @@ class Fast:
             samples += [t.detach()[0] for t in tensors[nodal + 1 :]]
             samples = [s.double() if s.is_floating_point() else s for s in samples]
             with torch.no_grad(), outside_transforms():
-                self._tapes[shapes] = lower(self.plain._f, [f"{n}_{{}}" for n in names], samples)
-        tape, y, args = self._tapes[shapes]
+                tape, found, args = lower(
+                    self._residual or self.plain._f, [f"{n}_{{}}" for n in names], samples
+                )
+            self._tapes[shapes] = tape, found, args
+        tape, found, args = self._tapes[shapes]
+        y = found[0] if self._residual is None else tape.half_square(found)
         outputs = [y]
         if kind == "gradient":
             outputs = tape.gradient(y, args[0])
         elif kind == "hessian":
             outputs = tape.hessian(y, args[0])
+        elif kind == "gauss":
+            outputs = tape.gauss_newton(found, args[0])
         loads = []
         for number, (name, t) in enumerate(zip(names, tensors, strict=True)):
             size = t.shape[1:].numel()
@@ -179,16 +187,15 @@ class Fast:
                 ]
             else:
                 loads += [f"{name}_{j} = {name}[e * {size} + {j}]" for j in range(size)]
-        return compile_loop(tape, outputs, loads, names[1:], kind)
+        ending = "hessian" if kind == "gauss" else kind
+        return compile_loop(tape, outputs, loads, names[1:], ending)
 
     def _judge(
         self, kind: str, loop: Callable[..., None], tensors: Sequence[Tensor], nodal: int
     ) -> None:
         """Compare with torch on a few elements; raise rather than go on with another function."""
-        from ..element_sum import ElementSum
-
         m = min(self.where.m, _LOOKED_AT)
-        few = ElementSum(self.plain.local_energy, self.where.elements[:m])
+        few = self.plain._of(self.where.elements[:m])
         x, *rest = tensors
         given = [t.detach() for t in rest[:nodal]] + [t.detach()[:m] for t in rest[nodal:]]
         options: dict[str, Any] = {"nodal": tuple(given[:nodal])}
@@ -210,6 +217,7 @@ class Fast:
                 loop(*call, self._unknowns(x)[1], got, self.where.k * c, False)
                 got = got[places.mirror.index.numpy()]
                 zero = SparseMatrix(places.pattern, torch.zeros(places.pattern.nnz, dtype=x.dtype))
+                options["project"] = "psd" if kind == "gauss" else "none"
                 H = zero + few.hessian(x.detach(), *given[nodal:], **options)
                 true = H.values.numpy()
         eps = np.finfo(got.dtype).eps

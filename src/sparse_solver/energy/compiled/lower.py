@@ -33,13 +33,13 @@ _MATRIX = 4  # closed formulas up to this size
 
 def lower(
     f: Callable[..., Tensor], names: Sequence[str], samples: Sequence[Tensor]
-) -> tuple[Tape, int, list[list[int]]]:
-    """(tape, the number of f's result, the numbers of the entries of each argument).
+) -> tuple[Tape, list[int], list[list[int]]]:
+    """(tape, the numbers of the entries of f's result, those of the entries of each argument).
 
     Parameters
     ----------
     f : callable
-        Returns a scalar tensor.
+        Returns a tensor.
     names : sequence of str
         Expressions for the entries of each argument, with ``{}`` for the index of the entry.
     samples : sequence of Tensor
@@ -67,7 +67,7 @@ def lower(
         else:
             given = torch.fx.node.map_arg((node.args, node.kwargs), environment.__getitem__)
             environment[node] = _apply(tape, node.target, *given)
-    return tape, int(out), args
+    return tape, out.reshape(-1).tolist(), args
 
 
 def _constants(tape: Tape, t: Tensor) -> Tensor:

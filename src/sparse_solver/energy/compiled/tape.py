@@ -268,6 +268,21 @@ class Tape:
                 dot[i] = total
         return [dot.get(y, zero) for y in outputs]
 
+    def gauss_newton(self, outputs: Sequence[int], inputs: Sequence[int]) -> list[int]:
+        """The upper half of J^T J for the Jacobian J of the outputs, row by row."""
+        J = [self.tangents(outputs, x) for x in inputs]  # column by column
+        return [self._dot(J[i], J[j]) for i in range(len(J)) for j in range(i, len(J))]
+
+    def half_square(self, outputs: Sequence[int]) -> int:
+        """Half the sum of their squares."""
+        return self.mul(self.const(0.5), self._dot(outputs, outputs))
+
+    def _dot(self, a: Sequence[int], b: Sequence[int]) -> int:
+        total = self.const(0)
+        for p, q in zip(a, b, strict=True):
+            total = self.add(total, self.mul(p, q))
+        return total
+
     def hessian(self, y: int, inputs: Sequence[int]) -> list[int]:
         """The upper half of the second derivative, row by row."""
         g = self.gradient(y, inputs)

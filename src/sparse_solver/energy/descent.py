@@ -19,7 +19,9 @@ __all__ = ["Descent"]
 _DECREASE = 1e-4  # of what the slope promises, that a step must bring (Armijo)
 _FLATTER = 0.9  # how much of the slope may be left where energies can no longer be told apart
 _HALVINGS = 50
-_NEAR = 0.3  # what a whole step leaves of the gradient where the Hessian need not be projected
+_NEAR = 0.3  # what a whole step leaves of the gradient where the Hessian need not be projected,
+_FLAT = 1e-3  # or what it gained of the energy
+_PATIENCE = 3  # steps to wait after that was tried in vain
 _SHIFTS = 12  # tries at making a singular projected Hessian definite
 
 
@@ -95,7 +97,7 @@ class Descent:
                 f"E is {energy} at x0 (with prescribed values put in), its gradient "
                 f"{'finite' if math.isfinite(scale) else 'not finite'}; begin where both are finite"
             )
-        residual, step, near = _largest(g), 1.0, False
+        residual, step, near, wait = _largest(g), 1.0, False, 0
         info.record(Progress(0, x, energy, residual, scale, step), callback)
         for iteration in range(1, max_iterations + 1):
             if residual <= tol * scale:
@@ -105,6 +107,7 @@ class Descent:
             if near:
                 d = self.direction(self.hessian(x, "none"), g, 1)
                 found = None if d is None else self.search(x, d, g, energy, size)
+                wait = _PATIENCE if found is None else 0
             if found is None:
                 tries = _SHIFTS if self.project == "psd" else 1
                 d = self.direction(self.hessian(x, self.project), g, tries)
@@ -122,11 +125,13 @@ class Descent:
                 else:
                     info.end(False, "no step along Newton's direction lowers the energy")
                 return x
+            gained = energy - found[1]
             x, energy, size, step = found
             g, now = self.gradient(x)
             before, residual, scale = residual, _largest(g), max(scale, now)
-            # Where whole steps gain this much the Hessian itself gains more than its projection.
-            near = self.project == "psd" and step == 1 and residual < _NEAR * before
+            # Where whole steps succeed the Hessian itself soon does better than its projection.
+            close = step == 1 and (residual < _NEAR * before or gained < _FLAT * size)
+            near, wait = self.project == "psd" and close and wait == 0, max(0, wait - 1)
             info.record(Progress(iteration, x, energy, residual, scale, step), callback)
         converged = residual <= tol * scale
         info.end(

@@ -175,26 +175,6 @@ def test_power_grid(capsys, tmp_path):
     assert_gradient(lambda s: grid.state(s, grid.tap, flat).square().sum(), grid.injection)
 
 
-@pytest.mark.slow
-def test_pose_graph(capsys, tmp_path):
-    need("gtsam", "matplotlib")
-    example = load("pose_graph.py")
-    figures = example["main"](["--steps", "2"])
-    assert figures["f"] == pytest.approx(figures["published"], rel=2e-3)
-    assert figures["end"] < figures["start"]
-    assert (tmp_path / "pose_graph.png").stat().st_size > 20_000
-
-
-def test_pose_graph_of_a_few_poses():
-    need("gtsam")
-    graph, _ = load("pose_graph.py")["read"](70)
-    R, t = graph.relaxation()
-    w = torch.rand(len(graph.pairs), dtype=torch.float64) + 0.5
-    R, t, info = graph.improve(R, t, w)
-    assert info.converged
-    assert_gradient(lambda w: graph.positions(R, t, w).square().sum(), w)
-
-
 def test_benchmark(capsys, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     main = load("benchmark.py")["main"]

@@ -57,7 +57,7 @@ def pair(f):
 
 
 @pytest.mark.parametrize("f", [neo_hookean, functions, with_nodes], ids=lambda f: f.__name__)
-@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), F64])
 def test_the_same_numbers(f, dtype):
     plain, fast = pair(f)
     x, *rest = inputs(dtype)

@@ -75,6 +75,11 @@ def test_it_is_a_minimum():
 def test_derivatives_against_finite_differences():
     given = inputs()
     assert gradcheck(equilibrium, given, check_forward_ad=True, fast_mode=True)
+
+
+@pytest.mark.slow
+def test_second_derivatives_against_finite_differences():
+    given = inputs()
     k, *rest, c = (t.detach() for t in given)
     some = (k.requires_grad_(), c.requires_grad_())
     two = lambda k, c: equilibrium(k, *rest, c).sin().sum()  # noqa: E731

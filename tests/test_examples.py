@@ -108,6 +108,8 @@ def test_baltimore_prices_has_the_likelihood_of_the_dense_normal_distribution():
     assert torch.isclose(found, true, rtol=1e-8)
     (got,), (expected,) = (torch.autograd.grad(f, theta) for f in (found, true))
     assert torch.allclose(got, expected, rtol=1e-6)
+
+
 def need(*packages: str) -> None:
     for package in packages:
         pytest.importorskip(package, reason=f"{package} is not installed")

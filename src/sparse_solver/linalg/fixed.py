@@ -20,7 +20,7 @@ from ..matrix.gather import Slots, gather
 from ..matrix.plain import outside_transforms
 from ..matrix.products import multiply
 
-__all__ = ["Reduction", "read_fixed"]
+__all__ = ["Reduction", "check_indices", "read_fixed"]
 
 _KEPT = 64  # reductions of one pattern
 _names = itertools.count()
@@ -109,19 +109,33 @@ def read_fixed(pattern: Pattern, fixed: Any) -> tuple[Reduction, Tensor]:
     ValueError
         If `fixed` is not such a pair, or indices repeat or lie out of range.
     """
+    _check_pair(fixed)
+    reduction = reduce_pattern(pattern, fixed[0])
+    return reduction, _check_values(fixed[1], len(reduction.fixed))
+
+
+def check_indices(n: int, fixed: Any) -> tuple[Tensor, Tensor]:
+    """(indices, values) from ``fixed=(indices, values)`` for n unknowns; raises as `read_fixed`."""
+    _check_pair(fixed)
+    index = _integers(fixed[0])
+    _check_range(index, n)
+    return index, _check_values(fixed[1], len(index))
+
+
+def _check_pair(fixed: Any) -> None:
     if not isinstance(fixed, (tuple, list)) or len(fixed) != 2:
         raise ValueError(f"fixed must be a pair (indices, values), got {type(fixed).__name__}")
-    reduction = reduce_pattern(pattern, fixed[0])
-    values = fixed[1]
+
+
+def _check_values(values: Any, m: int) -> Tensor:
     if not isinstance(values, Tensor):
         raise TypeError(f"the values of fixed are a {type(values).__name__}; expected a torch.Tensor")
-    m = len(reduction.fixed)
     if values.ndim not in (1, 2) or values.shape[0] != m:
         raise ValueError(
             f"fixed prescribes {m} unknowns with values of shape {tuple(values.shape)}; expected "
             f"({m},) or ({m}, k)"
         )
-    return reduction, values
+    return values
 
 
 def reduce_pattern(pattern: Pattern, indices: Any) -> Reduction:

@@ -34,7 +34,7 @@ def is_list(A: Any) -> bool:
     return isinstance(A, (list, tuple)) and all(isinstance(M, (Tensor, SparseMatrix)) for M in A)
 
 
-def check_lists(A: Sequence[Any], b: Any, fixed: Any) -> None:
+def check_lists(A: Sequence[Any], b: Any, fixed: Any, augmented: bool = False) -> None:
     """Raise unless there is one right-hand side for each matrix, and nothing said of their unknowns."""
     several = isinstance(b, (list, tuple))
     if not several or len(b) != len(A):
@@ -47,6 +47,11 @@ def check_lists(A: Sequence[Any], b: Any, fixed: Any) -> None:
         raise ValueError(
             "fixed= prescribes unknowns of one structure; for a list of matrices call solve for each: "
             "[solve(A, b, fixed=f) for A, b, f in zip(As, bs, fs)]"
+        )
+    if augmented:
+        raise ValueError(
+            "constraints= and nullspace= are said of one matrix; for a list of matrices call solve for "
+            "each: [solve(A, b, nullspace=Z) for A, b, Z in zip(As, bs, Zs)]"
         )
 
 

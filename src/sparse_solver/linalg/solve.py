@@ -13,6 +13,7 @@ from ..errors import NonFiniteError
 from ..info import Info
 from ..matrix import SparseMatrix
 from ..planning import Direct
+from .augmented import solve_augmented, solve_augmented_ex
 from .contract import check_method, check_system, is_vector, read_matrix
 from .factor import make_factor
 from .fixed import read_fixed
@@ -34,6 +35,8 @@ def solve(
     adjoint: bool = False,
     transpose: bool = False,
     fixed: tuple[Any, Tensor] | None = None,
+    constraints: tuple[Tensor | SparseMatrix, Tensor] | None = None,
+    nullspace: str | Tensor | None = None,
 ) -> Tensor:
     r"""Solve :math:`A x = b`, differentiably.
 
@@ -60,6 +63,14 @@ def solve(
     fixed : (indices, values), optional
         Prescribed unknowns: ``x[indices] = values``, of shape (m,) or (m, k). The equations of these
         unknowns are dropped and b is not read there. `assume` is said of the matrix that remains.
+    constraints : (C, d), optional
+        Equality constraints: x solves ``A x + C^H mu = b``, ``C x = d`` for some multipliers mu; for
+        symmetric A it makes the energy stationary among all x with C x = d. C, of shape (m, n), is a
+        SparseMatrix or a torch matrix of any layout, d of shape (m,) or (m, k); both have gradients.
+    nullspace : "constant" or Tensor, shape (n,) or (n, r), optional
+        A is singular, and these vectors span the null spaces of A and of A^H ("constant": pure
+        Neumann problems; see also `gallery.rigid_body_modes`). x is the solution orthogonal to
+        them; b must be orthogonal to them too. Gradients are meant for changes of A that keep them.
 
     Returns
     -------
@@ -69,7 +80,8 @@ def solve(
     Raises
     ------
     ValueError
-        Shapes, unknown words, NaN or infinity in A or b, A not what `assume` says.
+        Shapes, unknown words, NaN or infinity in A or b, A not what `assume` says, a null space that
+        is not A's, b with a part in it.
     TypeError
         Data types that don't fit.
     SingularMatrixError, NotPositiveDefiniteError, InaccurateSolveError
@@ -103,12 +115,15 @@ def solve(
     >>> w.grad
     tensor([-0.4000, -1.2000, -0.2000, -0.6000])
     """
+    augmented = constraints is not None or nullspace is not None
     if is_list(A):
-        check_lists(A, b, fixed)  # type: ignore[arg-type]
+        check_lists(A, b, fixed, augmented)  # type: ignore[arg-type]
         modes = {"adjoint": adjoint, "transpose": transpose}
         return solve_list(A, b, assume, method, modes)  # type: ignore[arg-type, return-value]
     how = check_method(assume, method)
     A = read_matrix(A)
+    if augmented:
+        return solve_augmented(A, b, how, adjoint, transpose, fixed, constraints, nullspace)
     if fixed is None:
         return solve_system(A, b, how, adjoint=adjoint, transpose=transpose)
     whole = A if A._base is None else A._base
@@ -136,12 +151,14 @@ def solve_ex(
     adjoint: bool = False,
     transpose: bool = False,
     fixed: tuple[Any, Tensor] | None = None,
+    constraints: tuple[Tensor | SparseMatrix, Tensor] | None = None,
+    nullspace: str | Tensor | None = None,
 ) -> SolveOutcome:
     """Solve A x = b and report numerical failure instead of raising it.
 
     Parameters
     ----------
-    A, b, assume, method, adjoint, transpose, fixed
+    A, b, assume, method, adjoint, transpose, fixed, constraints, nullspace
         As in `solve`. Wrong arguments still raise.
 
     Returns
@@ -160,14 +177,17 @@ def solve_ex(
     >>> int(info) > 0, x
     (True, tensor([nan, nan]))
     """
+    augmented = constraints is not None or nullspace is not None
     if is_list(A):
-        check_lists(A, b, fixed)  # type: ignore[arg-type]
+        check_lists(A, b, fixed, augmented)  # type: ignore[arg-type]
         modes = {"adjoint": adjoint, "transpose": transpose}
         return _solve_list(A, b, assume, method, modes)  # type: ignore[arg-type]
     how = check_method(assume, method)
     A = read_matrix(A)
     check_system(A, b)
     options: dict[str, Any] = {"adjoint": adjoint, "transpose": transpose}
+    if augmented:
+        return _outcome(*solve_augmented_ex(A, b, how, options, fixed, constraints, nullspace))
     if len(A.shape) > 2:
         return _solve_items(A, b, how, fixed, options)
     details = None

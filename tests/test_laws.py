@@ -7,7 +7,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from cases import BY_NAME
-from conformance import each_dtype, each_engine, each_engine_case_dtype, system
+from conformance import (
+    each_dtype,
+    each_engine,
+    each_engine_case_dtype,
+    each_engine_for_definite,
+    some_case,
+    system,
+)
 from reference import assert_solves, op, wide
 
 import sparse_solver as ss
@@ -146,9 +153,9 @@ def test_auto_is_right_when_symmetry_comes_and_goes(engine, dtype):
         assert_solves(M, ss.solve(A, b, method=ss.Direct(engine=engine)), b)
 
 
-@each_engine
+@each_engine_for_definite
 def test_8_two_threads_on_one_pattern(engine):
-    A, D, _ = system(BY_NAME["general"], torch.float64)
+    A, D, _ = system(some_case(engine), torch.float64)
     start = threading.Barrier(2)
 
     def work(seed: int) -> None:
@@ -167,7 +174,7 @@ def test_8_two_threads_on_one_pattern(engine):
             job.result(timeout=60)
 
 
-@each_engine
+@each_engine_for_definite
 def test_8_two_threads_on_one_factor(engine):
     A, D, b = system(BY_NAME["spd_grid"], torch.complex128, 3)
     F = ss.factorize(A, method=ss.Direct(engine=engine))
@@ -184,9 +191,9 @@ def test_8_two_threads_on_one_factor(engine):
             job.result(timeout=60)
 
 
-@each_engine
+@each_engine_for_definite
 def test_op_flags_agree_with_the_views(engine):
-    A, D, b = system(BY_NAME["general"], torch.complex128)
+    A, D, b = system(some_case(engine), torch.complex128)
     method = ss.Direct(engine=engine)
     for mode, view in (({"transpose": True}, A.mT), ({"adjoint": True}, A.mH)):
         x = ss.solve(A, b, method=method, **mode)

@@ -83,7 +83,9 @@ class Planner:
         self._random: np.ndarray | None = None
         self.lanes: Any = None  # how batches on this pattern are eliminated, if any came
         self._sound = False
-        self._kind_matters = not is_small(pattern.shape[0])
+        asked = REGISTRY.get(method.engine)
+        picky = asked is not None and "general" not in asked.kinds
+        self._kind_matters = picky or not is_small(pattern.shape[0])
 
     @property
     def threads(self) -> int:

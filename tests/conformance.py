@@ -41,6 +41,11 @@ def some_case(engine: str) -> Case:
     return BY_NAME["general" if engine in GENERAL else "spd_grid"]
 
 
+def words(engine: str, case: Case, dtype: torch.dtype) -> tuple[str, ...]:
+    """What may be assumed of the matrix with this engine."""
+    return tuple(w for w in case.words(dtype) if engine in GENERAL or w != "general")
+
+
 def system(case: Case, dtype: torch.dtype, k: int | None = None):
     """The library's A, the dense truth and a right-hand side."""
     rows, cols, values, n = case.triplets(dtype)
@@ -60,4 +65,5 @@ __all__ = [
     "each_engine_for_definite",
     "some_case",
     "system",
+    "words",
 ]

@@ -45,22 +45,22 @@ def forest() -> sp.csr_array:
 
 def hub() -> sp.csr_array:
     """A random tree, some of whose nodes are all joined to one."""
-    rng, n = np.random.default_rng(1), 1200
+    rng, n = np.random.default_rng(1), 500
     i = np.arange(1, n)
     parent = (i * rng.random(n - 1)).astype(int)
-    return dominant(edges((i, parent), (rng.choice(np.arange(2, n), 400, False), 1)), n)
+    return dominant(edges((i, parent), (rng.choice(np.arange(2, n), 200, False), 1)), n)
 
 
 def arrow() -> sp.csr_array:
-    n = 1500  # towards three tips, one of them last
+    n = 400  # towards three tips, one of them last
     i = np.arange(3, n - 1)
     return dominant(edges((i, 0), (i, 2), (i, n - 1)), n)
 
 
 def scattered() -> sp.csr_array:
     rng = np.random.default_rng(2)
-    i, j = rng.integers(0, 900, (2, 1500))
-    return dominant(np.array([i, j])[:, i != j], 900)
+    i, j = rng.integers(0, 400, (2, 700))
+    return dominant(np.array([i, j])[:, i != j], 400)
 
 
 def full(n: int) -> sp.csr_array:

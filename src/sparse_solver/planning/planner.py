@@ -187,7 +187,7 @@ class Planner:
         recycle = spare.take(symbolic, values.dtype) if spare is not None else None
         engine = REGISTRY[choice.engine]
         numeric = engine.factorize(symbolic, values, self.threads, recycle)
-        return Attempt(choice, symbolic, numeric, fresh)
+        return Attempt(choice, symbolic, numeric, fresh or not engine.looks_at_values)
 
     def others(self, tried: Attempt, eq: Equations, kind: str) -> Iterator[Attempt]:
         """What else can be done when an attempt is not accurate: analyse these values, then the

@@ -16,7 +16,7 @@ pytestmark = needs_engine
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fork, /proc")
 
 GRID = """
-    import os, sys, time, numpy as np, scipy.sparse as sp, torch
+    import faulthandler, os, sys, time, numpy as np, scipy.sparse as sp, torch
     import sparse_solver as ss
     from sparse_solver.engines import REGISTRY
 
@@ -28,6 +28,7 @@ GRID = """
         return ss.SparseMatrix.from_scipy(sp.csr_array(A))
 
     engine = REGISTRY["multifrontal"]
+    faulthandler.dump_traceback_later(120, exit=True)  # rather than wait for good
 
     def resident():
         with open("/proc/self/statm") as f:

@@ -1,10 +1,10 @@
-"""Every available engine x every case x every dtype, as one decorator."""
+"""Every available engine x every case it factors x every dtype, as one decorator."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from cases import CASES, DTYPES, Case
+from cases import BY_NAME, CASES, DTYPES, Case
 
 import sparse_solver as ss
 from sparse_solver.engines import REGISTRY
@@ -15,14 +15,35 @@ def available_engines() -> list[str]:
 
 
 ENGINES = available_engines()
+GENERAL = [name for name in ENGINES if "general" in REGISTRY[name].kinds]  # for any square matrix
 
-each_engine = pytest.mark.parametrize("engine", ENGINES)
+each_engine = pytest.mark.parametrize("engine", GENERAL)
+each_engine_for_definite = pytest.mark.parametrize("engine", ENGINES)
 each_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).split(".")[1])
 each_case = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 
 
-def each_engine_case_dtype(test):
-    return each_engine(each_case(each_dtype(test)))
+def _rows():
+    """An engine that does not factor every square matrix is asked for the definite ones."""
+    for engine in ENGINES:
+        for case in CASES:
+            for dtype in DTYPES:
+                if engine in GENERAL or "spd" in case.words(dtype):
+                    name = f"{str(dtype).split('.')[1]}-{case.name}-{engine}"
+                    yield pytest.param(engine, case, dtype, id=name)
+
+
+each_engine_case_dtype = pytest.mark.parametrize(("engine", "case", "dtype"), list(_rows()))
+
+
+def some_case(engine: str) -> Case:
+    """The most general matrix of the table that this engine factors."""
+    return BY_NAME["general" if engine in GENERAL else "spd_grid"]
+
+
+def words(engine: str, case: Case, dtype: torch.dtype) -> tuple[str, ...]:
+    """What may be assumed of the matrix with this engine."""
+    return tuple(w for w in case.words(dtype) if engine in GENERAL or w != "general")
 
 
 def system(case: Case, dtype: torch.dtype, k: int | None = None):
@@ -35,10 +56,14 @@ def system(case: Case, dtype: torch.dtype, k: int | None = None):
 
 __all__ = [
     "ENGINES",
+    "GENERAL",
     "REGISTRY",
     "each_case",
     "each_dtype",
     "each_engine",
     "each_engine_case_dtype",
+    "each_engine_for_definite",
+    "some_case",
     "system",
+    "words",
 ]

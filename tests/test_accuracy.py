@@ -11,7 +11,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from cases import grid
-from conformance import ENGINES, REGISTRY
+from conformance import ENGINES, GENERAL, REGISTRY
 from reference import assert_solves, backward_errors, surely_regular
 
 import sparse_solver as ss
@@ -117,7 +117,7 @@ def test_a_new_analysis_when_refinement_fails(spoiler):
     assert not spoiler.factorisations
 
 
-@pytest.mark.skipif(len(ENGINES) < 2, reason="only one engine is installed here")
+@pytest.mark.skipif(len(GENERAL) < 2, reason="only one engine is installed here")
 def test_another_engine_when_analysis_fails(spoiler):
     A, b = system()
     bad = ss.factorize(A).info.engine
@@ -138,7 +138,7 @@ def test_an_error_when_nothing_helps(spoiler):
     with pytest.raises(ss.InaccurateSolveError) as info:
         ss.solve(2 * A, b)
     assert "backward error" in str(info.value)
-    assert set(spoiler.factorisations) == set(ENGINES)  # everybody was asked
+    assert set(spoiler.factorisations) == set(GENERAL)  # everybody was asked
     x, code = ss.solve_ex(3 * A, b)
     assert code.item() == -1
     assert x.isnan().all()
@@ -155,7 +155,7 @@ def test_an_engine_that_returns_no_numbers(spoiler, error):
     assert x.isnan().all()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", GENERAL)
 def test_no_other_engine_than_the_one_asked_for(spoiler, engine):
     spoiler.error = lambda engine, count: 0.9
     A, b = system()
@@ -210,7 +210,7 @@ def weak_diagonal(A, e: float):
     return sp.csc_array(B)
 
 
-CHOICES = ["auto", *ENGINES]
+CHOICES = ["auto", *GENERAL]
 
 
 def assert_good(A, method, seed=0) -> bool:

@@ -10,7 +10,7 @@ import textwrap
 import pytest
 import torch
 from cases import BY_NAME, grid
-from conformance import ENGINES, each_engine, system
+from conformance import ENGINES, GENERAL, REGISTRY, each_engine_for_definite, some_case, system
 from reference import assert_says, assert_solves
 
 import sparse_solver as ss
@@ -31,6 +31,8 @@ def test_the_table():
     for row in table:
         assert row.available == (row.why_not is None)
         assert "cpu" in row.devices
+        assert row.kinds == REGISTRY[row.name].kinds
+        assert "spd" in row.kinds
         assert {str(d).split(".")[-1] for d in row.dtypes} >= {"float64"}
     text = repr(table)
     for name in names:
@@ -38,9 +40,9 @@ def test_the_table():
     assert next(row for row in table if row.name == "superlu").available
 
 
-@each_engine
+@each_engine_for_definite
 def test_engines_by_name(engine):
-    A, D, b = system(BY_NAME["general"], torch.float64)
+    A, D, b = system(some_case(engine), torch.float64)
     method = ss.Direct(engine=engine)
     assert_solves(D, ss.solve(A, b, method=method), b)
     F = ss.factorize(A, method=method)
@@ -110,7 +112,7 @@ def test_inertia_where_it_is_told():
             assert info.inertia[1] == (eigenvalues < 0).sum().item()
 
 
-@each_engine
+@each_engine_for_definite
 def test_threads(engine):
     A = ss.SparseMatrix.from_scipy(grid(30))
     kept = torch.get_num_threads()
@@ -220,7 +222,7 @@ def test_nothing_is_printed_on_failure(capfd):
     b = torch.ones(3, dtype=torch.float64)
     for v in ([1.0, 1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0, 1.0]):
         A = P.assemble(torch.tensor(v, dtype=torch.float64))
-        for engine in ("auto", *ENGINES):
+        for engine in ("auto", *GENERAL):
             for assume in ("auto", "general"):
                 with pytest.raises(ss.SingularMatrixError):
                     ss.solve(A, b, assume=assume, method=ss.Direct(engine=engine))

@@ -7,7 +7,7 @@ import sys
 import textwrap
 
 import pytest
-from conformance import each_engine
+from conformance import each_engine_for_definite
 
 SCRIPT = """
     import multiprocessing, sys
@@ -56,7 +56,7 @@ SCRIPT = """
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="fork")
-@each_engine
+@each_engine_for_definite
 def test_8_after_fork(engine):
     command = [sys.executable, "-c", textwrap.dedent(SCRIPT), engine]
     done = subprocess.run(command, capture_output=True, text=True, timeout=150)

@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from cases import grid, neumann
-from conformance import ENGINES, each_engine
+from conformance import ENGINES, GENERAL, each_engine
 from reference import assert_solves
 
 import sparse_solver as ss
@@ -15,7 +15,8 @@ import sparse_solver as ss
 each_precision = pytest.mark.parametrize(
     "dtype", [torch.float32, torch.float64], ids=["float32", "float64"]
 )
-each_choice = pytest.mark.parametrize("engine", ["auto", *ENGINES])
+each_choice = pytest.mark.parametrize("engine", ["auto", *GENERAL])
+each_choice_for_definite = pytest.mark.parametrize("engine", ["auto", *ENGINES])
 
 
 def matrix(A, dtype) -> ss.SparseMatrix:
@@ -61,7 +62,7 @@ def test_other_dimensions(engine, dtype, assume, A):
         ss.factorize(matrix(A, dtype), assume=assume, method=ss.Direct(engine=engine))
 
 
-@each_choice
+@each_choice_for_definite
 def test_a_singular_matrix_is_not_definite(engine):
     with pytest.raises((ss.SingularMatrixError, ss.NotPositiveDefiniteError)):
         ss.factorize(matrix(neumann(10), torch.float64), assume="spd", method=ss.Direct(engine=engine))
@@ -165,7 +166,7 @@ def assert_fine(A, dtype, engine, **options) -> None:
     assert_solves(D, ss.solve(A, b, method=method, adjoint=True, **options), b, adjoint=True)
 
 
-@each_choice
+@each_choice_for_definite
 @each_precision
 def test_tiny_pivots_of_a_diagonal_matrix(engine, dtype):
     for d in ([1e-20, 1.0], [1.0, 1e-20], [1e-30, 1e30], [1e-10, 1e-20, 1e-30, 1.0]):
@@ -173,14 +174,14 @@ def test_tiny_pivots_of_a_diagonal_matrix(engine, dtype):
         assert_fine(sp.diags_array(d), dtype, engine, assume="spd")
 
 
-@each_choice
+@each_choice_for_definite
 @pytest.mark.parametrize("B", [grid(10), grid(30), grid(100, 1), grid(500, 1), grid(6, 3)], ids=str)
 def test_biharmonic_operators(engine, B):
     """Squared Laplacians: conditions to 1e10, and regular."""
     assert_fine(B @ B, torch.float64, engine)
 
 
-@each_choice
+@each_choice_for_definite
 @pytest.mark.parametrize("B", [grid(10), grid(15), grid(20, 1)], ids=str)
 def test_biharmonic_operators_in_float32(engine, B):
     assert_fine(B @ B, torch.float32, engine)
@@ -200,7 +201,7 @@ def test_scaled_grids(engine, dtype, side, m):
     assert_fine(A, dtype, engine)
 
 
-@each_choice
+@each_choice_for_definite
 @pytest.mark.parametrize("eps", [1e-6, 1e-10])
 def test_nearly_neumann(engine, eps):
     """A Laplacian held by a weak spring is ill-conditioned, not singular."""
@@ -209,7 +210,7 @@ def test_nearly_neumann(engine, eps):
     assert_fine(A, torch.float64, engine)
 
 
-@each_choice
+@each_choice_for_definite
 def test_hilbert_matrices(engine):
     for n in (4, 8, 10):
         i = np.arange(n)

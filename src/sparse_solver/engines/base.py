@@ -105,6 +105,9 @@ class Engine(ABC):
     dtypes : tuple of str
         NumPy names of the element types it factors.
     devices : tuple of str
+    kinds : tuple of str
+        What it factors: "general", "symmetric", "hermitian", "spd". Real symmetric matrices count as
+        hermitian. An engine for definite matrices names "hermitian" too, and declines the others.
     looks_at_values : bool
         Whether another analysis, on other values, may make a difference.
     opaque : set of str
@@ -115,6 +118,7 @@ class Engine(ABC):
     paths: ClassVar[dict[str, str]]
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64", "complex64", "complex128")
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    kinds: ClassVar[tuple[str, ...]] = ("general", "symmetric", "hermitian", "spd")
     looks_at_values: ClassVar[bool] = True
     opaque: ClassVar[frozenset[str]] = frozenset()
 

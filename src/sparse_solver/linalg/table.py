@@ -11,13 +11,17 @@ __all__ = ["EngineTable", "EngineEntry", "engines"]
 
 @dataclass(frozen=True)
 class EngineEntry:
-    """One engine: its name, whether it can be used here and if not why, and what it can do."""
+    """One engine: its name, whether it can be used here and if not why, and what it can do.
+
+    `kinds` are those of matrices: "general", "symmetric", "hermitian", "spd".
+    """
 
     name: str
     available: bool
     why_not: str | None
     dtypes: tuple[str, ...]
     devices: tuple[str, ...]
+    kinds: tuple[str, ...]
     paths: dict[str, str]
 
 
@@ -25,15 +29,16 @@ class EngineTable(tuple[EngineEntry, ...]):
     """The engines in order of preference; prints as a table."""
 
     def __repr__(self) -> str:
-        lines = [f"{'engine':<14}{'available':<11}{'devices':<9}paths"]
+        lines = [f"{'engine':<14}{'available':<11}{'devices':<9}{'matrices':<16}paths"]
         for e in self:
             lines.append(f"{e.name:<14}{'yes' if e.available else 'no':<11}{','.join(e.devices):<9}")
+            lines[-1] += f"{'any' if 'general' in e.kinds else ', '.join(e.kinds):<16}"
             lines[-1] += e.why_not or "; ".join(f"{k}: {v}" for k, v in e.paths.items())
         return "\n".join(lines)
 
 
 def engines() -> EngineTable:
-    """The table of engines: name, available or why not, data types, devices, abilities.
+    """The table of engines: name, available or why not, data types, devices, kinds of matrices, paths.
 
     Examples
     --------
@@ -42,6 +47,6 @@ def engines() -> EngineTable:
     ['multifrontal', 'rslab', 'superlu']
     """
     return EngineTable(
-        EngineEntry(name, e.why_not() is None, e.why_not(), e.dtypes, e.devices, dict(e.paths))
+        EngineEntry(name, e.why_not() is None, e.why_not(), e.dtypes, e.devices, e.kinds, dict(e.paths))
         for name, e in REGISTRY.items()
     )

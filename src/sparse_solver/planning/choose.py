@@ -131,12 +131,16 @@ def choices(
     """
     found: list[Choice] = []
     future = future or Future()
+    symmetry = "hermitian" if kind == "symmetric" and not dtype.startswith("complex") else kind
     usable = [
         name
         for name, e in REGISTRY.items()
-        if engine in ("auto", name) and e.why_not() is None and dtype in e.dtypes
+        if engine in ("auto", name)
+        and e.why_not() is None
+        and dtype in e.dtypes
+        and (kind in e.kinds or symmetry in e.kinds)
     ]
-    if "multifrontal" in usable and _may_be_definite(kind, dtype):
+    if "multifrontal" in usable:
         why = _cholesky(n, work, future) if engine == "auto" else "engine='multifrontal' was asked for"
         if why:
             found.append(Choice("multifrontal", "cholesky", why))
@@ -148,11 +152,6 @@ def choices(
             found.append(Choice("superlu", "diagonal", f"{why}; definite, so diagonal pivots"))
         found.append(Choice("superlu", "lu", why))
     return tuple(found)
-
-
-def _may_be_definite(kind: str, dtype: str) -> bool:
-    """Whether A = A^H, as far as the kind tells."""
-    return kind in ("spd", "hermitian") or (kind == "symmetric" and not dtype.startswith("complex"))
 
 
 def _cholesky(n: int, work: Work | None, future: Future) -> str | None:

@@ -83,7 +83,9 @@ class Planner:
         self._random: np.ndarray | None = None
         self.lanes: Any = None  # how batches on this pattern are eliminated, if any came
         self._sound = False
-        self._kind_matters = not is_small(pattern.shape[0])
+        asked = REGISTRY.get(method.engine)
+        picky = asked is not None and "general" not in asked.kinds
+        self._kind_matters = picky or not is_small(pattern.shape[0])
 
     @property
     def threads(self) -> int:
@@ -185,7 +187,7 @@ class Planner:
         recycle = spare.take(symbolic, values.dtype) if spare is not None else None
         engine = REGISTRY[choice.engine]
         numeric = engine.factorize(symbolic, values, self.threads, recycle)
-        return Attempt(choice, symbolic, numeric, fresh)
+        return Attempt(choice, symbolic, numeric, fresh or not engine.looks_at_values)
 
     def others(self, tried: Attempt, eq: Equations, kind: str) -> Iterator[Attempt]:
         """What else can be done when an attempt is not accurate: analyse these values, then the

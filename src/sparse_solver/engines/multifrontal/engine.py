@@ -55,6 +55,7 @@ class Multifrontal(Engine):
     paths = {
         "cholesky": "multifrontal Cholesky, selected inverse and half solves, for definite matrices"
     }
+    kinds = ("hermitian", "spd")
     looks_at_values = False
 
     def why_not(self) -> str | None:

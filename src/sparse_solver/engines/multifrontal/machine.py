@@ -5,10 +5,11 @@ from __future__ import annotations
 import ctypes
 import functools
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import RLock
 
 import numpy as np
 from numba import cfunc, from_dtype
@@ -68,9 +69,26 @@ def _libraries() -> list:
     return own or found
 
 
-_lock = Lock()
+_lock = RLock()  # a finaliser that runs while it is held may come back here
 _users = 0
 _before: list[int] = []
+
+if hasattr(os, "register_at_fork"):
+
+    def _in_child() -> None:
+        """Those who shared the work, and held the lock, are not in a forked child."""
+        global _lock, _users
+        _lock = RLock()
+        if _users:
+            _users = 0
+            _set_threads(_before)
+
+    os.register_at_fork(after_in_child=_in_child)
+
+
+def _set_threads(counts: list[int]) -> None:
+    for library, threads in zip(_libraries(), counts, strict=True):
+        library.set_num_threads(threads)
 
 
 @contextmanager
@@ -82,9 +100,9 @@ def one_thread() -> Iterator[None]:
     global _users, _before
     with _lock:
         if _users == 0:
-            _before = [library.num_threads for library in _libraries()]
-            for library in _libraries():
-                library.set_num_threads(1)
+            before = [library.num_threads for library in _libraries()]
+            _set_threads([1] * len(before))
+            _before = before
         _users += 1
     try:
         yield
@@ -92,5 +110,4 @@ def one_thread() -> Iterator[None]:
         with _lock:
             _users -= 1
             if _users == 0:
-                for library, threads in zip(_libraries(), _before, strict=True):
-                    library.set_num_threads(threads)
+                _set_threads(_before)

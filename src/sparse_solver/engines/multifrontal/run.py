@@ -55,6 +55,8 @@ def tasks_at(table):
 @njit(**INNER)
 def draw(state, tasks, machine):
     """The next task for this thread, or -1 when all are given away or the run is called off."""
+    if load(state, ABORT) != 0:
+        return -1
     ticket = fetch_add(state, HEAD, 1)
     if ticket >= tasks.total:
         return -1

@@ -71,6 +71,8 @@ def divide(
     # Roots of what remains, ascending; a subtree is contiguous and ends with its root. Neighbours
     # share a task while they are small and no front above them comes in between.
     heads = np.flatnonzero(~is_top[:count] & ((up < 0) | is_top[up]))
+    if not len(heads):  # a dense matrix: no subtree is below the large fronts
+        return everything, np.zeros(1, np.int64), total
     tops_before = np.cumsum(is_top)[heads]
     ends: list[int] = []
     task, filled, between = 0, 0.0, 0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
-from threading import Lock
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ _NEVER = np.iinfo(np.int64).max
 _KEEP = 160 << 20  # bytes; fresh pages for more cost little beside the work done in them
 _LONG = 1e8  # flops from which the calling thread only waits, so that Ctrl-C is heard
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
-_lock = Lock()
+_lock = RLock()  # a finaliser that runs while it is held may come back here
 
 
 def _pool(size: int) -> ThreadPoolExecutor:
@@ -36,7 +36,7 @@ if hasattr(os, "register_at_fork"):
     # Held by another thread at the moment of a fork, it would stay locked in the child.
     def _new_lock() -> None:
         global _lock
-        _lock = Lock()
+        _lock = RLock()  # a finaliser that runs while it is held may come back here
 
     os.register_at_fork(after_in_child=_new_lock)
 
@@ -54,27 +54,26 @@ def run(graph: Graph, work: Callable[..., None], threads: int, flops: float) -> 
     ready = np.flatnonzero(before == 0)
     state[STATE : STATE + len(ready)] = ready
     state[TAIL] = len(ready)
+
+    def part(lane: int, held: tuple = (graph, before)) -> None:  # what `table` points into
+        work(lane, table, state)
+
+    here = flops < _LONG
     with one_thread():
-        if flops >= _LONG:
-            _wait([_pool(threads).submit(work, lane, table, state) for lane in range(threads)], state)
-        elif threads > 1:
-            others = [_pool(threads).submit(work, lane, table, state) for lane in range(1, threads)]
-            work(0, table, state)
-            _wait(others, state)
-        else:
-            work(0, table, state)
+        others: list[Future] = []
+        try:
+            for lane in range(int(here), threads):
+                others.append(_pool(threads).submit(part, lane))
+            if here:
+                part(0)
+            wait(others)
+        except BaseException:  # Ctrl-C: nobody may work on memory that is let go of
+            state[ABORT] = 1
+            wait(others)
+            raise
+        for other in others:
+            other.result()
     return None if state[BAD] == _NEVER else int(state[BAD])
-
-
-def _wait(futures: list[Any], state: np.ndarray) -> None:
-    try:
-        wait(futures)
-    except BaseException:  # Ctrl-C: nobody may work on memory that is let go of
-        state[ABORT] = 1
-        wait(futures)
-        raise
-    for future in futures:
-        future.result()
 
 
 class Scratch:

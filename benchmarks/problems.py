@@ -46,7 +46,7 @@ def grid_edges(side: int, dimension: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 class Elasticity:
-    """A cube of side^3 free nodes, three displacements each, clamped on one face; w: Young's modulus."""
+    """A cube of side^3 free nodes, clamped at one face; w are the Young's moduli of its elements."""
 
     def __init__(self, side: int, seed: int = 0) -> None:
         from sparse_solver.gallery import elasticity_elements

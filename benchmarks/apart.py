@@ -28,7 +28,7 @@ def memory(case: str, problem: str, threads: int) -> dict[str, Any]:
     return _run("memory", case, problem, str(threads))
 
 
-def startup(cold: bool) -> dict[str, float]:
+def startup(cold: bool, runs: int) -> dict[str, float]:
     """Seconds to compile all kernels for float64 (if `cold`), and to start with them on disk."""
     with tempfile.TemporaryDirectory() as folder:
         found: dict[str, float] = {}
@@ -39,10 +39,10 @@ def startup(cold: bool) -> dict[str, float]:
             found["cold"] = first["warm_up"]
         else:
             _run("start")
-        again = [_run("start", **settings) for _ in range(3)]
+        again = [_run("start", **settings) for _ in range(runs)]
         assert all(a["state"] == "cached" for a in again), again
         found["warm"] = min(a["warm_up"] for a in again)
-        found["numba"] = min(_run("numba", **settings)["numba"] for _ in range(3))
+        found["numba"] = min(_run("numba", **settings)["numba"] for _ in range(runs))
         return found
 
 

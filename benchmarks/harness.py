@@ -15,8 +15,8 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
-    *("sparse_solver", "torch", "numpy", "scipy", "numba", "rslab"),
-    *("cholespy", "torch-sla", "pyamg"),
+    *("sparse_solver", "torch", "numpy", "scipy", "numba", "llvmlite", "pymetis"),
+    *("rslab", "mkl", "cholespy", "torch-sla", "pyamg"),
 )
 SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
 

@@ -69,6 +69,7 @@ def report(results: dict[str, dict[str, Any]]) -> int:
     for section, write in by_time.items():
         _print(section, results, lambda t: t["best"], write)
     _print("memory", results, lambda m: m["growth"], lambda size: f"{size / 2**20:.1f} MB")
+    _print("factor_bytes", results, lambda size: size, lambda size: f"{size / 2**20:.1f} MB")
     if "start" in results:
         print("\nstart: " + ", ".join(f"{k} {harness.seconds(t)}" for k, t in results["start"].items()))
     lines, missed = [], 0
@@ -87,7 +88,7 @@ def report(results: dict[str, dict[str, Any]]) -> int:
 def _print(
     section: str,
     results: dict[str, dict[str, Any]],
-    figure: Callable[[dict[str, Any]], float],
+    figure: Callable[[Any], float],
     write: Callable[[float], str],
 ) -> None:
     found = {name: r[section] for name, r in results.items() if section in r}

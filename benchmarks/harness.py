@@ -15,8 +15,8 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
-    *("sparse_solver", "torch", "numpy", "scipy", "numba", "rslab"),
-    *("cholespy", "torch-sla", "pyamg"),
+    *("sparse_solver", "torch", "numpy", "scipy", "numba", "llvmlite", "pymetis"),
+    *("rslab", "mkl", "cholespy", "torch-sla", "pyamg"),
 )
 SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
 
@@ -46,13 +46,19 @@ class Timing:
 
 
 def interleave(
-    steps: Mapping[str, Callable[[], float]], budget: float, most: int = 2000
+    steps: Mapping[str, Callable[[], float]],
+    budget: float,
+    most: int = 2000,
+    least: int = 1,
+    rest: Mapping[str, float] | None = None,
+    turn: float = BLOCK,
 ) -> dict[str, Timing]:
     """Time each step in turns, so that a change of the machine's speed meets all of them.
 
     A step is a function that runs once and returns the seconds of the part that counts. Each gets
-    about `budget` seconds in all, at least one counted run and `most` at most. Compare minima:
-    what other processes do can only add time.
+    about `budget` seconds in all, at least `least` counted runs and `most` at most, in turns of `turn`
+    seconds. `rest`: seconds to pause after a turn of those whose threads spin for a while after their
+    work. Compare minima: what other processes do can only add time.
     """
     timings = {name: Timing() for name in steps}
     spent = dict.fromkeys(steps, 0.0)
@@ -64,15 +70,21 @@ def interleave(
         else:
             _timed(step)
             again, _ = _timed(step)
-            block[name] = max(1, int(BLOCK / max(again, 1e-6)))
-    waiting = [name for name in steps if not timings[name].runs or spent[name] < budget]
+            block[name] = max(1, int(turn / max(again, 1e-6)))
+        time.sleep((rest or {}).get(name, 0.0))
+    waiting = [n for n in steps if len(timings[n].runs) < least or spent[n] < budget]
     while waiting:
         for name in waiting:
             for _ in range(block.get(name, 1)):
                 seconds, wall = _timed(steps[name])
                 timings[name].runs.append(seconds)
                 spent[name] += wall
-        waiting = [n for n in waiting if spent[n] < budget and len(timings[n].runs) < most]
+            time.sleep((rest or {}).get(name, 0.0))
+        waiting = [
+            n
+            for n in waiting
+            if len(timings[n].runs) < least or (spent[n] < budget and len(timings[n].runs) < most)
+        ]
     return timings
 
 

@@ -1,4 +1,4 @@
-"""The problem of all these benchmarks: identity + Laplacian of a grid graph, weighted by w."""
+"""The problems of these benchmarks: identity + weighted Laplacian of a grid graph; elasticity."""
 
 from __future__ import annotations
 
@@ -43,6 +43,37 @@ def grid_edges(side: int, dimension: int) -> tuple[np.ndarray, np.ndarray]:
     i = np.concatenate([first.ravel() for first, _ in ends])
     j = np.concatenate([second.ravel() for _, second in ends])
     return i, j
+
+
+class Elasticity:
+    """A cube of side^3 free nodes, clamped at one face; w are the Young's moduli of its elements."""
+
+    def __init__(self, side: int, seed: int = 0) -> None:
+        from sparse_solver.gallery import elasticity_elements
+
+        self.name = f"elasticity-{side}"
+        self._family = elasticity_elements((side, side - 1, side - 1))
+        held = 3 * side * side  # of the face where the first coordinate is zero
+        self._free = (self._family.indices >= held).all(0)
+        self.rows, self.cols = self._family.indices[:, self._free] - held
+        self.n = self._family.n - held
+        self.generator = torch.Generator().manual_seed(seed)
+        self.b = torch.rand(self.n, dtype=torch.float64, generator=self.generator)
+
+    def weights(self) -> torch.Tensor:
+        """Return new random moduli."""
+        m = self._family.num_weights
+        return torch.rand(m, dtype=torch.float64, generator=self.generator) + 0.5
+
+    def values(self, w: torch.Tensor) -> torch.Tensor:
+        """Values of the triplets (rows, cols), in their order; those of one place add up."""
+        return self._family.values(w)[self._free]
+
+
+def parse_matrix(name: str) -> GridProblem | Elasticity:
+    """Turn "2d-500" or "elasticity-20" into the problem of that name."""
+    kind, _, side = name.partition("-")
+    return Elasticity(int(side)) if kind == "elasticity" else parse(name)
 
 
 def parse(name: str) -> GridProblem:

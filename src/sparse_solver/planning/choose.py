@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..engines import REGISTRY
+from ..engines import REGISTRY, Engine
 
 __all__ = ["Choice", "Future", "Work", "choices", "explicit_first", "is_for_klu", "is_small"]
 
@@ -90,12 +90,18 @@ def explicit_first(
     found = sorted(order, key=lambda c: (is_opaque(c), c in late))
     own = REGISTRY["multifrontal"]
     wanted = not is_small(n) and (compiled != "cold" or n >= _WORTH_COMPILING)
-    if wanted and own.why_not() is None and dtype in own.dtypes and _may_be_definite(kind, dtype):
+    if wanted and own.why_not() is None and _factors(own, kind, dtype):
         if found[0].engine != own.name:
             why = "determinants, entries of the inverse and draws: own Cholesky"
             found = [c for c in found if c.engine != own.name]
             found.insert(0, Choice(own.name, "cholesky", why))
     return tuple(found)
+
+
+def _factors(engine: Engine, kind: str, dtype: str) -> bool:
+    """Whether the engine factors such matrices. Symmetric real ones are Hermitian."""
+    symmetry = "hermitian" if kind == "symmetric" and not dtype.startswith("complex") else kind
+    return dtype in engine.dtypes and (kind in engine.kinds or symmetry in engine.kinds)
 
 
 def choices(
@@ -131,14 +137,10 @@ def choices(
     """
     found: list[Choice] = []
     future = future or Future()
-    symmetry = "hermitian" if kind == "symmetric" and not dtype.startswith("complex") else kind
     usable = [
         name
         for name, e in REGISTRY.items()
-        if engine in ("auto", name)
-        and e.why_not() is None
-        and dtype in e.dtypes
-        and (kind in e.kinds or symmetry in e.kinds)
+        if engine in ("auto", name) and e.why_not() is None and _factors(e, kind, dtype)
     ]
     if "multifrontal" in usable:
         why = _cholesky(n, work, future) if engine == "auto" else "engine='multifrontal' was asked for"

@@ -28,7 +28,7 @@ GRID = """
         return ss.SparseMatrix.from_scipy(sp.csr_array(A))
 
     engine = REGISTRY["multifrontal"]
-    faulthandler.dump_traceback_later(120, exit=True)  # rather than wait for good
+    faulthandler.dump_traceback_later(60, exit=True)  # rather than wait for good
 
     def resident():
         with open("/proc/self/statm") as f:

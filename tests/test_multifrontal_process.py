@@ -120,11 +120,10 @@ def test_warming_up_and_what_the_log_says(tmp_path):
 
 
 @linux
-@pytest.mark.parametrize("when", ["idle", "busy"])
-def test_8_after_fork_with_a_team_of_threads(when):
-    """Pools and locks of the parent, some of them in use at that moment, do not exist in a child."""
+def test_8_after_fork_with_a_team_of_threads():
+    """Pools and locks of the parent do not exist in a child."""
     text = """
-        import multiprocessing, threading
+        import multiprocessing
 
         A = grid(17, 3)
         symbolic = engine.analyze(A.pattern, "cholesky", A.values.numpy(), 2)
@@ -132,11 +131,6 @@ def test_8_after_fork_with_a_team_of_threads(when):
         F = engine.factorize(symbolic, v, 2)
         x = F.solve(b)
         Z = F.selected_inverse()
-        stop = threading.Event()
-
-        def busy():
-            while not stop.is_set():
-                engine.factorize(symbolic, v, 2).solve(b)
 
         def child(queue):
             same = [(F.solve(b) == x).all(), (F.selected_inverse() == Z).all()]
@@ -151,28 +145,21 @@ def test_8_after_fork_with_a_team_of_threads(when):
         from threadpoolctl import threadpool_limits, threadpool_info
         with threadpool_limits(2, user_api="blas"):
             teams = [p["num_threads"] for p in threadpool_info() if p["user_api"] == "blas"]
-            others = [threading.Thread(target=busy) for _ in range(2 * (sys.argv[1] == "busy"))]
-            [t.start() for t in others]
             context = multiprocessing.get_context("fork")
             for _ in range(4):
                 queue = context.Queue()
                 process = context.Process(target=child, args=(queue,))
                 process.start()
-                try:
-                    right, found = queue.get(timeout=40)
-                finally:
-                    stop.set() if not process.is_alive() else None
+                right, found = queue.get(timeout=40)
                 assert right
                 assert found == teams, (found, teams)
                 process.join(20)
                 assert process.exitcode == 0
-            stop.set()
-            [t.join() for t in others]
         assert (engine.factorize(symbolic, v, 2).solve(b) == x).all()
         print("fine")
         os._exit(0)
     """
-    assert "fine" in script(text, when)
+    assert "fine" in script(text)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT")

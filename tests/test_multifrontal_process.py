@@ -166,7 +166,7 @@ def test_8_after_fork_with_a_team_of_threads():
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_ctrl_c_ends_a_long_factorisation(threads):
     text = """
-        A = grid(36, 3)
+        A = grid(30, 3)
         threads = int(sys.argv[1])
         v, b = A.values.numpy(), np.ones(A.shape[0])
         symbolic = engine.analyze(A.pattern, "cholesky", v, threads)
@@ -200,6 +200,7 @@ def test_ctrl_c_ends_a_long_factorisation(threads):
         process.kill()
 
 
+@pytest.mark.slow
 @linux
 def test_memory_does_not_grow():
     text = """
@@ -221,6 +222,7 @@ def test_memory_does_not_grow():
     assert "fine" in script(text)
 
 
+@pytest.mark.slow
 @linux
 def test_analyses_are_let_go():
     text = """

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import sparse_solver as ss
+from sparse_solver.engines import stamps
 from sparse_solver.engines.batched import ready
 from sparse_solver.matrix.threads import share
 from sparse_solver.planning.batch_choice import batch_choice, loop_seconds
@@ -67,7 +68,7 @@ def test_without_numba_engines_serve_batches(monkeypatch):
 
 
 def test_readiness_is_remembered_on_disk(monkeypatch, tmp_path, lanes):
-    monkeypatch.setattr(ready, "_places", lambda: (tmp_path / "new",))
+    monkeypatch.setattr(stamps, "_places", lambda: (tmp_path / "new",))
     monkeypatch.setattr(ready, "_compiled", set())
     assert ready.state("float64") == "cold"
     assert ready.warm_up("float64")

@@ -1,59 +1,31 @@
-"""Are the kernels compiled? Answered without importing the compiler.
-
-numba keeps what it compiles on disk. A file of ours beside it, named after everything that would make
-numba compile again, says for each element type that all of it is there.
-"""
+"""Are the kernels compiled? Answered without importing the compiler."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import platform
-import sys
 import time
 from collections import deque
-from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import numpy as np
 
 from ...matrix import Pattern
+from ..stamps import is_stamped, stamp
 from .elimination import eliminate
 from .numeric import BatchNumeric, load_kernels
 
 __all__ = ["state", "warm_up"]
 
 log = logging.getLogger("sparse_solver")
+_SOURCES = (Path(__file__).with_name("kernels.py"),)  # the one file that numba looks at
 _compiled: set[str] = set()  # element types whose kernels are in this process
-
-
-@lru_cache
-def _places() -> tuple[Path, ...]:
-    given = os.environ.get("NUMBA_CACHE_DIR")
-    here = Path(__file__).parent / "__pycache__"
-    home = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "sparse_solver"
-    return (Path(given),) if given else (here, home)
-
-
-@lru_cache
-def _stamp(dtype: str) -> str:
-    try:
-        facts = [version("numba"), version("llvmlite")]
-    except PackageNotFoundError:
-        facts = []
-    facts += [sys.version, platform.machine(), platform.processor(), str(Path(__file__).parent)]
-    kernels = Path(__file__).with_name("kernels.py").stat()  # the one file that numba looks at
-    facts.append(f"{kernels.st_size} {kernels.st_mtime_ns}")
-    return f"batched-{dtype}-{hashlib.sha1(' '.join(facts).encode()).hexdigest()[:16]}"
 
 
 def state(dtype: str) -> str:
     """One of "compiled" (in this process), "on disk" and "cold"."""
     if dtype in _compiled:
         return "compiled"
-    return "on disk" if any((place / _stamp(dtype)).exists() for place in _places()) else "cold"
+    return "on disk" if is_stamped(f"batched-{dtype}", _SOURCES) else "cold"
 
 
 def warm_up(dtype: str) -> bool:
@@ -72,13 +44,7 @@ def warm_up(dtype: str) -> bool:
     _use_everything(np.dtype(dtype))
     _compiled.add(dtype)
     if before == "cold":
-        for place in _places():
-            try:
-                place.mkdir(parents=True, exist_ok=True)
-                (place / _stamp(dtype)).touch()
-                break
-            except OSError:
-                continue
+        stamp(f"batched-{dtype}", _SOURCES)
     log.info("the kernels of batches are ready for %s after %.1f s", dtype, time.perf_counter() - began)
     return True
 

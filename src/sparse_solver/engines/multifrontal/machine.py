@@ -43,20 +43,25 @@ def machine(dtype: str) -> np.ndarray:
         log.info(
             "compiled the dense kernels of the multifrontal engine for %s in %.1f s", dtype, seconds
         )
-    found += [tile_rows(np.dtype(dtype).itemsize), _yield_address()]
+    found += [tile_rows(np.dtype(dtype).itemsize), *_waiting()]
     return np.array(found, np.int64)
 
 
 _kept: list = []  # compiled functions live as long as their addresses are called
 
 
-def _yield_address() -> int:
-    """Of the system's function by which a thread lets others run."""
+def _waiting() -> tuple[int, int, int]:
+    """Addresses of the system's functions to let others run and to sleep, and the time for the latter:
+    50 microseconds, or the millisecond that is Windows's least.
+    """
     if hasattr(ctypes, "windll"):
-        function = ctypes.windll.kernel32.SwitchToThread
+        kernel = ctypes.windll.kernel32
+        functions, nap = (kernel.SwitchToThread, kernel.Sleep), 1
     else:
-        function = ctypes.CDLL(None).sched_yield
-    return ctypes.cast(function, ctypes.c_void_p).value or 0
+        system = ctypes.CDLL(None)
+        functions, nap = (system.sched_yield, system.usleep), 50
+    yielding, sleep = (ctypes.cast(f, ctypes.c_void_p).value or 0 for f in functions)
+    return yielding, sleep, nap
 
 
 @functools.lru_cache

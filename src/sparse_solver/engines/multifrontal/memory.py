@@ -11,7 +11,7 @@ from numba import types
 from numba.extending import intrinsic
 
 __all__ = [
-    "at", "fetch_add", "fetch_min", "int32_at", "int64_at", "load", "move", "store", "yield_to_others"
+    "at", "fetch_add", "fetch_min", "int32_at", "int64_at", "load", "move", "pause", "store"
 ]  # fmt: skip
 
 
@@ -90,12 +90,13 @@ int32_at, int64_at = _cast(types.int32), _cast(types.int64)
 
 
 @intrinsic
-def yield_to_others(typingctx, address):
-    """Call the system's function at `address`, which takes nothing."""
+def pause(typingctx, address, amount):
+    """Call the system's function at `address`, which takes an unsigned integer or nothing."""
 
     def codegen(context, builder, sig, args):
-        kind = ir.FunctionType(ir.IntType(32), [])
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [])
+        word = ir.IntType(32)
+        kind = ir.FunctionType(word, [word])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [builder.trunc(args[1], word)])
         return context.get_dummy_value()
 
-    return types.void(types.int64), codegen
+    return types.void(types.int64, types.int64), codegen

@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
-from .calls import YIELD
-from .memory import fetch_add, int64_at, load, store, yield_to_others
+from .calls import NAP, SLEEP, YIELD
+from .memory import fetch_add, int64_at, load, pause, store
 from .options import INNER
 
 __all__ = ["ABORT", "BAD", "DONE", "STATE", "TAIL", "Graph", "draw", "finish", "tasks_at"]
 
 HEAD, TAIL, DONE, BAD, ABORT = 0, 8, 16, 24, 32  # in `state`, a cache line apart
 STATE = 40  # its length; the queue follows
-_SPINS = 200  # before the processor is offered to others
+_SPINS, _YIELDS = 200, 400  # looks before the processor is offered to others, and before sleep
 
 
 class Graph(NamedTuple):
@@ -68,8 +68,10 @@ def draw(state, tasks, machine):
         if load(state, ABORT) != 0:
             return -1
         spins += 1
-        if spins > _SPINS:
-            yield_to_others(machine[YIELD])
+        if spins > _YIELDS:
+            pause(machine[SLEEP], machine[NAP])
+        elif spins > _SPINS:
+            pause(machine[YIELD], 0)
 
 
 @njit(**INNER)

@@ -1,0 +1,61 @@
+"""What is compiled on this machine? Answered without importing the compiler.
+
+numba keeps what it compiles on disk, beside the source or in the user's cache. An empty file of ours,
+named after everything that would make it compile again, says that all of it is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+__all__ = ["is_stamped", "stamp"]
+
+
+@lru_cache
+def _places() -> tuple[Path, ...]:
+    given = os.environ.get("NUMBA_CACHE_DIR")
+    if given:
+        return (Path(given),)
+    here = Path(__file__).parent / "__pycache__"
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # nobody's home
+        return (here,)
+    return here, cache / "sparse_solver"
+
+
+@lru_cache
+def _name(what: str, sources: tuple[Path, ...]) -> str:
+    try:
+        facts = [version("numba"), version("llvmlite")]
+    except PackageNotFoundError:
+        facts = []
+    facts += [sys.version, platform.machine(), platform.processor(), str(Path(__file__).parent)]
+    for file in sources:
+        found = file.stat()
+        facts.append(f"{file.name} {found.st_size} {found.st_mtime_ns}")
+    return f"compiled-{what}-{hashlib.sha1(' '.join(facts).encode()).hexdigest()[:16]}"
+
+
+def is_stamped(what: str, sources: Iterable[Path]) -> bool:
+    """Whether `what`, compiled from these files, is on disk."""
+    name = _name(what, tuple(sources))
+    return any((place / name).exists() for place in _places())
+
+
+def stamp(what: str, sources: Iterable[Path]) -> None:
+    """Say that it is, if there is a place to say it."""
+    for place in _places():
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+            (place / _name(what, tuple(sources))).touch()
+            return
+        except OSError:
+            continue

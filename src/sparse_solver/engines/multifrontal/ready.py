@@ -31,7 +31,7 @@ def warm_up(dtype: str) -> float:
         return 0.0
     if state(dtype) == "cold":
         log.info(
-            "compiling the multifrontal engine for %s; once per machine, a quarter of a minute. "
+            "compiling the multifrontal engine for %s; once per machine, up to half a minute. "
             "'python -m sparse_solver warmup' does it ahead",
             dtype,
         )

@@ -13,6 +13,21 @@ import sparse_solver as ss
 pytest.register_assert_rewrite("reference")
 
 
+@pytest.hookimpl(tryfirst=True)  # before "-m" selects
+def pytest_collection_modifyitems(items):
+    """Element types for which half a minute would go into compiling are left to the slow run."""
+    for item in items:
+        name = item.name
+        if "multifrontal" in item.nodeid:
+            late = ("float32", "complex64", "complex128")
+        elif "test_batch" in item.nodeid:
+            late = ("float32", "complex64")
+        else:
+            continue
+        if any(dtype in name for dtype in late):
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture(autouse=True)
 def clean():
     torch.manual_seed(0)

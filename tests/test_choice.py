@@ -233,6 +233,7 @@ def test_definite_and_indefinite_values_in_turn(eager):
         assert_solves(M.to_dense(), ss.solve(M, b), b)
 
 
+@pytest.mark.slow  # compiles for another element type
 def test_complex_matrices(eager, tried):
     A = matrix("grid_9_3d", torch.complex128)
     S = A.to_scipy()

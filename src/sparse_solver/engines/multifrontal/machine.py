@@ -93,7 +93,10 @@ if hasattr(os, "register_at_fork"):
 
 def _set_threads(counts: list[int]) -> None:
     for library, threads in zip(_libraries(), counts, strict=True):
-        library.set_num_threads(threads)
+        # Newer versions listen to the first thread that asks and to no other; but backward passes run
+        # on threads of their own, and who counts users need not be told to take turns.
+        set_number = getattr(library, "_real_set_num_threads", library.set_num_threads)
+        set_number(threads)
 
 
 @contextmanager

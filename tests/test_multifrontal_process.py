@@ -166,6 +166,9 @@ def test_8_after_fork_with_a_team_of_threads():
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_ctrl_c_ends_a_long_factorisation(threads):
     text = """
+        import signal
+        # Jobs in the background of a shell are born deaf to Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         A = grid(30, 3)
         threads = int(sys.argv[1])
         v, b = A.values.numpy(), np.ones(A.shape[0])

@@ -32,22 +32,23 @@ def _places() -> tuple[Path, ...]:
 
 
 @lru_cache
-def _name(what: str, sources: tuple[Path, ...]) -> str:
+def _key(sources: tuple[Path, ...]) -> str:
+    """What the files say, not when they were written: installers give all versions the same time."""
     try:
         facts = [version("numba"), version("llvmlite")]
     except PackageNotFoundError:
         facts = []
     facts += [sys.version, platform.machine(), platform.processor(), str(Path(__file__).parent)]
+    digest = hashlib.sha1(" ".join(facts).encode())
     for file in sources:
-        found = file.stat()
-        facts.append(f"{file.name} {found.st_size} {found.st_mtime_ns}")
-    return f"compiled-{what}-{hashlib.sha1(' '.join(facts).encode()).hexdigest()[:16]}"
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def is_stamped(what: str, sources: Iterable[Path]) -> bool:
-    """Whether `what`, compiled from these files, is on disk."""
-    name = _name(what, tuple(sources))
-    return any((place / name).exists() for place in _places())
+    """Whether `what`, compiled from these files, is on disk; "*" stands for anything."""
+    name = f"compiled-{what}-{_key(tuple(sources))}"
+    return any(True for place in _places() for _ in place.glob(name))
 
 
 def stamp(what: str, sources: Iterable[Path]) -> None:
@@ -55,7 +56,7 @@ def stamp(what: str, sources: Iterable[Path]) -> None:
     for place in _places():
         try:
             place.mkdir(parents=True, exist_ok=True)
-            (place / _name(what, tuple(sources))).touch()
+            (place / f"compiled-{what}-{_key(tuple(sources))}").touch()
             return
         except OSError:
             continue

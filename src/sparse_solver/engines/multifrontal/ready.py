@@ -35,12 +35,24 @@ def warm_up(dtype: str) -> float:
             "'python -m sparse_solver warmup' does it ahead",
             dtype,
         )
+    if not is_stamped("multifrontal-*", _SOURCES):
+        _forget_other_versions()
     _use_everything(np.dtype(dtype))
     seconds = time.perf_counter() - start
     _loaded.add(dtype)
     stamp(f"multifrontal-{dtype}", _SOURCES)
     log.info("the multifrontal engine is ready for %s after %.1f s", dtype, seconds)
     return seconds
+
+
+def _forget_other_versions() -> None:
+    """Delete what numba kept of other versions of this package: it looks at the file of a function
+    alone, and would go on using code that was inlined from another file as it was.
+    """
+    from .factor import factorize
+
+    for file in Path(factorize.stats.cache_path).glob("*.nb?"):
+        file.unlink(missing_ok=True)
 
 
 def _use_everything(dtype: np.dtype) -> None:

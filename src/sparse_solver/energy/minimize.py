@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..matrix.plain import refuse_compiling
 from ..planning import Direct
 from .descent import Descent
 from .element_sum import check_project
-from .implicit import Equations, stationary_point
-from .progress import Callback, Newton, default_tolerance
+from .implicit import Equations
+from .progress import Callback, Newton
+from .solution import solution
 from .start import read_start
 
 __all__ = ["minimize", "minimize_ex"]
@@ -160,15 +158,8 @@ def minimize_ex(
     check_project(project)
     indices, values = read_start(x0, params, fixed, tol, max_iterations)
     equations = Equations(E.gradient, E.hessian, params, nodal, indices, method)
-    info = Newton()
 
-    def iterate(x0: Tensor, c: Tensor, p: Sequence[Tensor]) -> Tensor:
-        info.__init__()  # type: ignore[misc]
-        params, more = equations.arguments([t.detach() for t in p])
-        descent = Descent(E, params, more, indices, project, method)
-        limit = default_tolerance(torch.finfo(x0.dtype).eps) if tol is None else tol
-        with torch.no_grad():
-            return descent.run(x0, c, limit, max_iterations, callback, info)
+    def iteration(params: tuple, more: dict[str, Any]) -> Descent:
+        return Descent(E, params, more, indices, project, method)
 
-    x = stationary_point(equations, iterate, x0.detach(), values)
-    return (x if info.converged else torch.full_like(x, math.nan).detach()), info
+    return solution(equations, iteration, x0, values, tol, max_iterations, callback)

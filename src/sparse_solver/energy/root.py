@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..matrix.plain import refuse_compiling
 from ..planning import Direct
-from .implicit import Equations, stationary_point
-from .progress import Callback, Newton, default_tolerance
+from .implicit import Equations
+from .progress import Callback, Newton
 from .search import Search
+from .solution import solution
 from .start import read_start
 
 __all__ = ["root", "root_ex"]
@@ -143,15 +141,8 @@ def root_ex(
         )
     indices, values = read_start(x0, params, fixed, tol, max_iterations)
     equations = Equations(residual, residual.jacobian, params, nodal, indices, method)
-    info = Newton()
 
-    def iterate(x0: Tensor, c: Tensor, p: Sequence[Tensor]) -> Tensor:
-        info.__init__()  # type: ignore[misc]
-        params, more = equations.arguments([t.detach() for t in p])
-        search = Search(residual, params, more, indices, method)
-        limit = default_tolerance(torch.finfo(x0.dtype).eps) if tol is None else tol
-        with torch.no_grad():
-            return search.run(x0, c, limit, max_iterations, callback, info)
+    def iteration(params: tuple, more: dict[str, Any]) -> Search:
+        return Search(residual, params, more, indices, method)
 
-    x = stationary_point(equations, iterate, x0.detach(), values)
-    return (x if info.converged else torch.full_like(x, math.nan).detach()), info
+    return solution(equations, iteration, x0, values, tol, max_iterations, callback)

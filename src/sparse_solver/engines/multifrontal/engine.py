@@ -17,6 +17,8 @@ from ..triangles import Triangles
 
 __all__ = ["Multifrontal"]
 
+_MOST = 2**30  # rows of fronts are int32, those included that subtrees keep for rows above them
+
 
 class _CholeskyNumeric(Numeric):
     recyclable = True
@@ -70,6 +72,8 @@ class Multifrontal(Engine):
         start = time.perf_counter()
         if not pattern.is_symmetric:
             raise Declined("multifrontal: the pattern is not symmetric")
+        if max(pattern.nnz, pattern.shape[0]) >= _MOST:
+            raise Declined(f"multifrontal: {pattern} is too large for METIS's 32-bit indices")
         indptr, indices = pattern.indptr, pattern.cols.numpy()
         analysis = analyse(indptr, indices, fill_reducing(pattern))
         facts = analysis.nnz_factor, analysis.flops, time.perf_counter() - start

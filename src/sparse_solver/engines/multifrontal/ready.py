@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,13 @@ def state(dtype: str) -> str:
     """One of "loaded" (in this process), "cached" (on disk) and "cold"."""
     if dtype in _loaded:
         return "loaded"
-    return "cached" if is_stamped(f"multifrontal-{dtype}", _SOURCES) else "cold"
+    return "cached" if _on_disk(dtype) else "cold"
+
+
+@lru_cache
+def _on_disk(dtype: str) -> bool:
+    """Looked at once: this is asked before every factorisation of a matrix that might move here."""
+    return is_stamped(f"multifrontal-{dtype}", _SOURCES)
 
 
 def warm_up(dtype: str) -> float:

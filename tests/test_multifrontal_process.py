@@ -99,7 +99,7 @@ def test_warming_up_and_what_the_log_says(tmp_path):
         done = subprocess.run(given, capture_output=True, text=True, timeout=300, env=environment)
         assert done.returncode == 0, done.stderr
         assert done.stdout.startswith(f"float32: {state}, ready after")
-    assert list(tmp_path.glob("compiled-float32-*"))
+    assert list(tmp_path.glob("compiled-multifrontal-float32-*"))
     text = """
         import logging
         from sparse_solver.engines import compiled

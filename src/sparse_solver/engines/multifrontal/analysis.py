@@ -7,8 +7,9 @@ from functools import cached_property
 
 import numpy as np
 
-from . import schedule, selected, solve, supernodes, tree
+from . import schedule, selected, solve, supernodes
 from .blocks import block_width
+from .elimination import Elimination, ints, places
 from .fronts import Fronts, address_table
 from .run import Graph
 
@@ -85,34 +86,19 @@ def _pointers(counts: np.ndarray) -> np.ndarray:
     return out
 
 
-def analyse(indptr: np.ndarray, indices: np.ndarray, order: np.ndarray) -> Analysis:
+def analyse(indptr: np.ndarray, indices: np.ndarray, forest: Elimination) -> Analysis:
     """Plan the factorisation of a symmetric structure.
 
     Parameters
     ----------
     indptr, indices : CSR of both triangles, diagonal included
-    order : (n,) int64
-        A fill-reducing ordering; refined here to one in which the columns of a front are neighbours.
+    forest : Elimination
+        By an ordering of its unknowns; refined here to one in which the columns of a front are
+        neighbours.
     """
+    order, parent, count = forest.order, forest.parent, forest.counts.copy()
     n = len(order)
-
-    def ints(*shape: int) -> np.ndarray:
-        return np.empty(shape, np.int64)
-
-    def places(order: np.ndarray) -> np.ndarray:
-        out = ints(n)
-        out[order] = np.arange(n)
-        return out
-
-    parent, work, count = ints(n), ints(4, n), ints(n)
-    tree.elimination_tree(indptr, indices, order, places(order), parent, work[0])
-    post = ints(n)
-    tree.postorder(parent, work[0], work[1], work[2], post)
-    order, inverse = order[post], places(post)
-    up = parent[post]
-    parent = np.where(up >= 0, inverse[up], -1)
-    tree.column_counts(indptr, indices, order, places(order), parent, work, count)
-
+    work = ints(2, n)
     node, into, width, below, up = ints(n), ints(n), ints(n), ints(n), ints(n)
     fronts = supernodes.amalgamate(parent, count, node, into, width, below, up, work[0], work[1])
     width, below, up = width[:fronts], below[:fronts], up[:fronts]

@@ -61,8 +61,7 @@ class Multifrontal(Engine):
     looks_at_values = False
 
     def why_not(self) -> str | None:
-        missing = [m for m in ("numba", "pymetis") if importlib.util.find_spec(m) is None]
-        return f"pip install {' '.join(missing)}" if missing else None
+        return None if importlib.util.find_spec("numba") else "pip install numba"
 
     def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
         from .analysis import analyse
@@ -73,7 +72,7 @@ class Multifrontal(Engine):
         if not pattern.is_symmetric:
             raise Declined("multifrontal: the pattern is not symmetric")
         if max(pattern.nnz, pattern.shape[0]) >= _MOST:
-            raise Declined(f"multifrontal: {pattern} is too large for METIS's 32-bit indices")
+            raise Declined(f"multifrontal: {pattern} is too large for 32-bit indices")
         indptr, indices = pattern.indptr, pattern.cols.numpy()
         analysis = analyse(indptr, indices, fill_reducing(pattern))
         facts = analysis.nnz_factor, analysis.flops, time.perf_counter() - start

@@ -1,8 +1,8 @@
 """A robot on a sphere: where was it, and which of its measurements are wrong?
 
-`sphere2500` is a standard problem of robotics: 2500 poses (R_i, t_i) along a spiral around a sphere, and
-4949 measurements (Q, s) of one pose seen from another: 2499 between successive poses and 2450 that close
-a loop around the sphere. The most likely poses minimise
+`sphere2500` is a standard problem of robotics: 2500 poses (R_i, t_i) along a spiral around a sphere,
+and 4949 measurements (Q, s) of one pose seen from another: 2499 between successive poses and 2450 that
+close a loop around the sphere. The most likely poses minimise
 
     chi^2 = sum over measurements  w | L log( (Q, s)^-1 (R_i, t_i)^-1 (R_j, t_j) ) |^2
 
@@ -11,9 +11,9 @@ residual blocks, minimised by Gauss-Newton steps on the manifold: each solves J^
 held by `fixed=`, and carries the poses along d. Two linear solves give the start [1].
 
 For w = 1 the minimum is 14806.8562: computed on the same file by both LevenbergMarquardtOptimizer and
-GaussNewtonOptimizer of gtsam 4.3.0, with L = diag(100, 100, 25, 10, 10, 10) for (turn, shift). These are
-the file's numbers, read as square roots: beside the file without noise the errors are 0.01, 0.01 and
-0.04 rad and 0.1 m. And chi^2 comes out at 1.007 times the degrees of freedom, 14700.
+GaussNewtonOptimizer of gtsam 4.3.0, with L = diag(100, 100, 25, 10, 10, 10) for (turn, shift). These
+are the file's numbers, read as square roots: beside the file without noise the errors are 0.01, 0.01
+and 0.04 rad and 0.1 m. And chi^2 comes out at 1.007 times the degrees of freedom, 14700.
 
 Then 50 loops are closed wrongly, to a pose one to three steps off, which bends the sphere. The weights
 of all closures are learned from one closure in ten that is kept aside:
@@ -275,9 +275,9 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     def rms(poses: Poses) -> float:
         return float((poses[1] - truth).square().sum(1).mean().sqrt())
 
-    start, path = graph.relaxation(ones), []
+    poses, path = graph.relaxation(ones), []
     began = time.perf_counter()
-    best = graph.gauss_newton(start, ones, history=path)
+    best = graph.gauss_newton(poses, ones, history=path)
     per_step = (time.perf_counter() - began) / graph.steps
     freedom = 6 * (len(graph.pairs) - graph.n + 1)
     print(f"graph                 {graph.n} poses, {len(graph.pairs)} measurements")
@@ -322,7 +322,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     print(f"rms error             {rms(bent):.2f} -> {rms(poses):.2f} m of the positions")
     print(f"weight below 0.3      {found} of {len(wrong)} wrong, {lost} of {len(right)} right closures")
     if options.output:
-        plot(puzzle, (start, best, bent, poses), truth, learned, path, (history, sound), options.output)
+        plot(puzzle, (best, bent, poses), truth, learned, path, (history, sound), options.output)
         print(f"picture               {options.output}")
     return {
         "chi2": path[-1],
@@ -351,27 +351,44 @@ def plot(
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from mpl_toolkits.mplot3d.art3d import Line3DCollection
 
-    fig = plt.figure(figsize=(13, 7), layout="constrained")
-    titles = ["start: two linear solves", "all measurements right", "wrong closures, all weights 1"]
-    titles += ["wrong closures, weights learned"]
-    far = float((poses[2][1] - truth).norm(dim=1).max())
-    places = [(2, 4, k) for k in (1, 2, 5, 6)]
-    for place, title, (_, t) in zip(places, titles, poses):
-        ax = fig.add_subplot(*place, projection="3d")
+    fig = plt.figure(figsize=(12, 7), layout="constrained")
+    grid = fig.add_gridspec(2, 3, height_ratios=(1.5, 1))
+    titles = ["all closures right", "50 wrong", "50 wrong, weights learned"]
+    titles = [t.replace("50", str(int(puzzle.wrong.sum()))) for t in titles]
+    far = float((poses[1][1] - truth).norm(dim=1).max())
+    spheres = []
+    middle, eye = truth.mean(0), torch.tensor([0.47, -0.81, 0.34], dtype=torch.float64)
+    for k, (title, (_, t)) in enumerate(zip(titles, poses)):
+        ax = fig.add_subplot(grid[0, k], projection="3d")
         off = (t - truth).norm(dim=1)
-        ax.plot(*t.T.numpy(), lw=0.3, color="0.6")
-        dots = ax.scatter(*t.T.numpy(), c=off, s=3, cmap="viridis", vmin=0, vmax=far, alpha=1)
-        ax.set_title(f"{title}\nrms error {float(off.square().mean().sqrt()):.2f} m", fontsize=10)
-        ax.set_box_aspect((1, 1, 1), zoom=1.3)
-        ax.set_aspect("equal")
+        front = torch.nonzero((t[1:] - middle) @ eye > 0).squeeze(1)  # what the eye sees
+        segments = torch.stack([t[:-1], t[1:]], 1)[front].numpy()
+        lines = Line3DCollection(segments, cmap="viridis", lw=1.3)
+        lines.set_array(off[front].numpy())
+        lines.set_clim(0, far)
+        ax.add_collection3d(lines)
+        ax.set(xlim=(-50, 50), ylim=(-50, 50), zlim=middle[2].item() + np.array([-50.0, 50.0]))
+        ax.set_title(f"{title}\nrms error {float(off.square().mean().sqrt()):.2f} m", fontsize=11)
+        ax.set_box_aspect((1, 1, 1), zoom=1.45)
         ax.view_init(20, -60)
         ax.set_axis_off()
-    fig.colorbar(dots, ax=ax, shrink=0.7, label="distance from the true position [m]")
-    ax = fig.add_subplot(2, 4, 3)
-    ax.semilogy(np.array(path[:-1]) - path[-1], "o-")
-    ax.set(title="$\\chi^2$ above its minimum", xlabel="Gauss-Newton step")
-    rest = fig.add_subplot(2, 4, 7)
+        spheres.append(ax)
+    fig.colorbar(lines, ax=spheres, shrink=0.7, label="distance from the true position [m]")
+    ax = fig.add_subplot(grid[1, 0])
+    above = np.array(path) - path[-1]
+    above = above[above > 1e-12 * path[-1]]  # the rest is rounding
+    ax.semilogy(above, "o-")
+    ax.set(title="$\\chi^2$ above its minimum", xlabel="Gauss-Newton step", xticks=range(len(above)))
+    curve = fig.add_subplot(grid[1, 1])
+    curve.semilogy(course[0], lw=2, label="weights learned")
+    curve.axhline(course[1], color="0.6", ls="--", label="wrong ones left out")
+    curve.set(title="$\\chi^2$ kept aside, by its number", xlabel="step of the weights")
+    curve.set_yticks(ticks := [2, 5, 10, 20], [str(t) for t in ticks])
+    curve.minorticks_off()
+    curve.legend(frameon=False)
+    rest = fig.add_subplot(grid[1, 2])
     bins = np.linspace(-3.0, 0.0, 25)
     for mask, name in ((~puzzle.wrong, "right"), (puzzle.wrong, "wrong")):
         share = np.full(int(mask.sum()), 100 / max(1, int(mask.sum())))
@@ -379,11 +396,6 @@ def plot(
         rest.hist(values.numpy(), bins, weights=share, alpha=0.7, label=f"{name} closures")
     rest.set(title="learned weights", xlabel="$\\log_{10} w$", ylabel="%")
     rest.legend(frameon=False)
-    curve = fig.add_subplot(2, 4, 8)
-    curve.semilogy(course[0], lw=2, label="weights learned")
-    curve.axhline(course[1], color="0.6", ls="--", label="wrong ones left out")
-    curve.set(title="$\\chi^2$ kept aside, by its number", xlabel="step")
-    curve.legend(frameon=False)
     for axes in (ax, rest, curve):
         axes.spines[["top", "right"]].set_visible(False)
     fig.savefig(file, dpi=80)

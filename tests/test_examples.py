@@ -177,6 +177,85 @@ def test_power_grid(capsys, tmp_path):
     assert_gradient(lambda s: grid.state(s, grid.tap, flat).square().sum(), grid.injection)
 
 
+def test_pose_graph_learns(capsys, tmp_path):
+    need("gtsam", "matplotlib")
+    main = load("pose_graph.py")["main"]
+    figures = main("--poses 250 --wrong 10 --steps 8 --rate 0.8".split())
+    assert figures["chi2"] == pytest.approx(figures["freedom"], rel=0.1)
+    assert figures["end"] < 0.7 * figures["start"] and figures["end"] < 1.1 * figures["sound"]
+    assert figures["after"] < 0.6 * figures["before"]
+    assert figures["found"] > 0.3 and figures["lost"] < 0.05
+    assert (tmp_path / "pose_graph.png").stat().st_size > 20_000
+
+
+def test_pose_graph_reaches_the_minimum_that_gtsam_found(counts):
+    need("gtsam")
+    example = load("pose_graph.py")
+    graph, _ = example["read"](2500)
+    ones = torch.ones(len(graph.pairs), dtype=torch.float64)
+    poses, path = graph.relaxation(ones), []
+    counts.reset()
+    poses = graph.gauss_newton(poses, ones, history=path)
+    assert path[-1] == pytest.approx(example["OPTIMUM"], rel=1e-12)
+    assert path[0] > path[1] > path[2] > path[3] and graph.steps == len(path) <= 8
+    # One analysis for all steps, and for each one factorisation.
+    assert counts.analyses == 1 and counts.factorisations == graph.steps
+
+
+def test_pose_graph_has_the_gradient_of_the_minimum(counts):
+    need("gtsam")
+    example = load("pose_graph.py")
+    puzzle = example["Puzzle"](example["read"](200)[0], 5)
+    g = torch.Generator().manual_seed(1)
+    log_w = -torch.rand(len(puzzle.closures), generator=g, dtype=torch.float64)
+    start = puzzle.graph.gauss_newton(
+        puzzle.graph.relaxation(puzzle.weights(log_w)), puzzle.weights(log_w)
+    )
+
+    def error(log_w):
+        return puzzle.error(*puzzle.estimate(start, puzzle.weights(log_w), tol=1e-14))
+
+    p = log_w.clone().requires_grad_()
+    loss = error(p)
+    counts.reset()
+    (slope,) = torch.autograd.grad(loss, p)
+    assert counts.factorisations == 1
+    for seed in (2, 3):
+        v = torch.randn(p.shape, generator=g.manual_seed(seed), dtype=torch.float64)
+        h = 1e-4
+        with torch.no_grad():  # fourth order
+            near = error(log_w + h * v) - error(log_w - h * v)
+            far = error(log_w + 2 * h * v) - error(log_w - 2 * h * v)
+        expected = float(8 * near - far) / (12 * h)
+        assert float((slope * v).sum()) == pytest.approx(expected, rel=1e-7)
+
+
+def test_pose_graph_residual_is_the_logarithm_of_the_screw():
+    example = load("pose_graph.py")
+    g = torch.Generator().manual_seed(0)
+    for angle in (0.0, 1e-9, 1e-3, 0.199, 0.201, 1.0, 3.0):  # on both sides of the series' end
+        omega = torch.randn(3, generator=g, dtype=torch.float64)
+        omega *= angle / omega.norm()
+        shift = torch.randn(3, generator=g, dtype=torch.float64)
+        screw = torch.zeros(4, 4, dtype=torch.float64)
+        screw[:3, :3] = torch.linalg.cross(omega.expand(3, 3), torch.eye(3).double()).T
+        screw[:3, 3] = shift
+        M = torch.matrix_exp(screw)
+        q = example["nearest"](M[:3, :3])
+        assert torch.allclose(
+            example["rotate"](q.expand(3, 4), torch.eye(3).double()).T, M[:3, :3], atol=1e-14
+        )
+        found = example["logarithm"](q, M[:3, 3])
+        assert torch.allclose(found, torch.cat([omega, shift]), atol=1e-12)
+
+
+def test_pose_graph_says_where_its_data_are(monkeypatch):
+    example = load("pose_graph.py")
+    monkeypatch.setitem(example["read"].__globals__, "find_spec", lambda name: None)
+    with pytest.raises(SystemExit, match="pip install gtsam"):
+        example["main"]([])
+
+
 def test_benchmark(capsys, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     main = load("benchmark.py")["main"]

@@ -407,7 +407,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--poses", type=int, default=2500, help="how many of the 2500")
     parser.add_argument("--wrong", type=int, default=50, help="closures to a wrong pose")
-    parser.add_argument("--steps", type=int, default=24, help="of the weights")
+    parser.add_argument("--steps", type=int, default=16, help="of the weights")
     parser.add_argument("--rate", type=float, default=0.5, help="of Adam")
     parser.add_argument("--alpha", type=float, default=5.0, help="price of weights other than one")
     parser.add_argument("--threads", type=int, default=1, help="more gain nothing at this size")

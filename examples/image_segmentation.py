@@ -264,7 +264,7 @@ def plot(
     axes[0, 0].imshow(shown, extent=extent)
     axes[0, 0].set_title("scribbles; dark: tiles held back")
     for ax, p, name in ((axes[0, 1], by_hand, f"beta = {beta:g}"), (axes[0, 2], u, "learned")):
-        image = ax.imshow(p.reshape(h, w), cmap="RdYlBu_r", vmin=0, vmax=1, extent=extent)
+        image = ax.imshow(p.reshape(h, w).numpy(), cmap="RdYlBu_r", vmin=0, vmax=1, extent=extent)
         ax.contour(outline, [0.5], colors="k", linewidths=0.5, extent=(0, 741, 0, 500))
         ax.set_title(f"P(motorcycle), {name}")
     fig.colorbar(image, ax=axes[0, 1:], shrink=0.8)

@@ -180,13 +180,13 @@ def plot(
     axes[0].set(title="cross-entropy by draw", xlabel="step", ylim=(0, None))
     top = 105 * float(max(before.max(), after.max()))
     axes[1].plot([0, top], [0, top], color="0.6", lw=1)
-    axes[1].plot(100 * before, 100 * after, "o")
+    axes[1].plot(100 * before.numpy(), 100 * after.numpy(), "o")
     axes[1].set(title="unseen read wrong, %", xlabel="one scale", ylabel="64 scales")
     axes[1].set(xlim=(0, top), ylim=(0, top), aspect="equal")
     for ax in axes[:2]:
         ax.spines[["top", "right"]].set_visible(False)
     relative = torch.stack([d.log_scales - d.log_scales.mean() for d in draws]).mean(0)
-    image = axes[2].imshow(relative.reshape(8, 8).exp(), cmap="viridis")
+    image = axes[2].imshow(relative.reshape(8, 8).exp().numpy(), cmap="viridis")
     axes[2].set_title("scales / their mean")
     axes[2].axis("off")
     left.colorbar(image, ax=axes[2], shrink=0.8)
@@ -199,7 +199,7 @@ def plot(
     step = max(1, len(several) // 12)
     right.suptitle("wrong reading corrected", fontsize=11)
     for ax, (p, wrong) in zip(right.subplots(3, 4).flat, list(several.items())[::step]):
-        ax.imshow(x[p].reshape(8, 8), cmap="gray_r")
+        ax.imshow(x[p].reshape(8, 8).numpy(), cmap="gray_r")
         ax.set_title(f"{wrong} → {int(labels[p])}", fontsize=9)
     for ax in right.axes:
         ax.axis("off")

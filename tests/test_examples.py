@@ -180,7 +180,7 @@ def test_power_grid(capsys, tmp_path):
 def test_image_segmentation(capsys, tmp_path):
     need("skimage", "matplotlib", "scipy")
     example = load("image_segmentation.py")
-    figures = example["main"](["--shrink", "6", "--steps", "12", "--clicks", "200"])
+    figures = example["main"](["--shrink", "8", "--steps", "8", "--clicks", "200", "--threads", "1"])
     assert figures["end"] < 0.95 * figures["start"] and figures["held"] < figures["held_by_hand"]
     assert figures["overlap"] > 0.6
     assert -1e-6 < figures["smallest"] and figures["largest"] < 1 + 1e-6
@@ -228,7 +228,7 @@ def test_image_segmentation_walks_as_scikit_image_does():
 def test_label_propagation(capsys, tmp_path):
     need("sklearn", "matplotlib", "scipy")
     example = load("label_propagation.py")
-    figures = example["main"](["--draws", "1", "--steps", "8"])
+    figures = example["main"](["--draws", "1", "--steps", "6"])
     assert figures["end"] < 0.9 * figures["start"]
     assert figures["after"] < 0.06 and figures["before"] < 0.08
     assert (tmp_path / "label_propagation.png").stat().st_size > 15_000

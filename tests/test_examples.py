@@ -256,6 +256,91 @@ def test_pose_graph_says_where_its_data_are(monkeypatch):
         example["main"]([])
 
 
+def test_image_segmentation(capsys, tmp_path):
+    need("skimage", "matplotlib", "scipy")
+    example = load("image_segmentation.py")
+    figures = example["main"](["--shrink", "8", "--steps", "8", "--clicks", "200", "--threads", "1"])
+    assert figures["end"] < 0.95 * figures["start"] and figures["held"] < figures["held_by_hand"]
+    assert figures["overlap"] > 0.6
+    assert -1e-6 < figures["smallest"] and figures["largest"] < 1 + 1e-6
+    assert (tmp_path / "image_segmentation.png").stat().st_size > 30_000
+    assert "learned" in capsys.readouterr().out
+
+
+def small_walk(example):
+    """A walk on a small picture of noise, its seeds, and labels that fit nothing."""
+    g = torch.Generator().manual_seed(0)
+    walk = example["Walk"](torch.rand(12, 15, 3, generator=g, dtype=torch.float64).numpy())
+    seeds = torch.full((walk.n,), -1)
+    seeds[[3, 40, 90, 91]], seeds[[17, 100, 170]] = 1, 0
+    return walk, seeds, torch.rand(walk.n, generator=g).round().double()
+
+
+def test_image_segmentation_has_the_gradient_of_finite_differences(counts):
+    need("scipy")
+    example = load("image_segmentation.py")
+    walk, seeds, truth = small_walk(example)
+
+    def loss(W):
+        return example["cross_entropy"](walk.probability(walk.learned(W), seeds), truth)
+
+    assert_gradient(loss, walk.start(130.0))
+    assert counts.analyses == 1 and counts.factorisations == 4  # a gradient and three values
+
+
+def test_image_segmentation_walks_as_scikit_image_does():
+    need("skimage")
+    from skimage.segmentation import random_walker
+
+    example = load("image_segmentation.py")
+    walk, seeds, _ = small_walk(example)
+    picture = walk.f[..., :3].numpy()
+    labels = torch.tensor([0, 2, 1])[seeds + 1].reshape(walk.shape).numpy()  # 1: object, 2: not
+    for beta in (130.0, 3000.0):
+        p = walk.probability(walk.grady(beta), seeds).reshape(walk.shape)
+        theirs = random_walker(
+            picture, labels, beta=beta, mode="bf", channel_axis=-1, return_full_prob=True
+        )
+        assert torch.allclose(p, torch.from_numpy(theirs[0]), atol=1e-6)
+
+
+def test_label_propagation(capsys, tmp_path):
+    need("sklearn", "matplotlib", "scipy")
+    example = load("label_propagation.py")
+    figures = example["main"](["--draws", "1", "--steps", "6"])
+    assert figures["end"] < 0.9 * figures["start"]
+    assert figures["after"] < 0.06 and figures["before"] < 0.08
+    assert (tmp_path / "label_propagation.png").stat().st_size > 15_000
+    assert "never seen" in capsys.readouterr().out
+
+
+def test_label_propagation_factors_once_a_step_and_its_gradient_is_right(counts):
+    need("scipy")
+    example = load("label_propagation.py")
+    g = torch.Generator().manual_seed(0)
+    x = torch.rand(80, 64, generator=g, dtype=torch.float64)
+    labels = torch.arange(80) % 10
+    graph, clamped, asked = example["Graph"](x, 5), torch.arange(20), torch.arange(20, 60)
+
+    def loss(log_scales):
+        u = graph.propagate(log_scales, clamped, labels)
+        assert u.shape == (80, 10) and torch.allclose(u.sum(1), torch.ones(80, dtype=u.dtype))
+        return example["cross_entropy"](u[asked], labels[asked])
+
+    assert_gradient(loss, torch.full((64,), 0.2, dtype=torch.float64).log())
+    assert counts.analyses == 1 and counts.factorisations == 4  # a gradient and three values
+
+    # The dense reference: the harmonic equations of Zhu et al., row by row
+    s = torch.full((64,), 0.2, dtype=torch.float64).log()
+    W = torch.zeros(80, 80, dtype=torch.float64)
+    i, j = graph.edges
+    W[i, j] = W[j, i] = graph.weights(s)
+    L = torch.diag(W.sum(1)) - W
+    known = torch.nn.functional.one_hot(labels[clamped], 10).double()
+    expected = torch.linalg.solve(L[20:, 20:], -L[20:, :20] @ known)
+    assert torch.allclose(graph.propagate(s, clamped, labels)[20:], expected)
+
+
 def test_benchmark(capsys, tmp_path):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     main = load("benchmark.py")["main"]

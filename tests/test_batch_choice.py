@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import lru_cache
 
 import pytest
 import torch
@@ -69,6 +70,8 @@ def test_without_numba_engines_serve_batches(monkeypatch):
 
 def test_readiness_is_remembered_on_disk(monkeypatch, tmp_path, lanes):
     monkeypatch.setattr(stamps, "_places", lambda: (tmp_path / "new",))
+    monkeypatch.setattr(ready, "forget_other_versions", lambda _: None)
+    monkeypatch.setattr(ready, "_on_disk", lru_cache(ready._on_disk.__wrapped__))
     monkeypatch.setattr(ready, "_compiled", set())
     assert ready.state("float64") == "cold"
     assert ready.warm_up("float64")

@@ -86,9 +86,7 @@ def _solve_numbers(
         return factored.solve(b, trans)
     batch, index = _batch(values, token, pattern, how)
     items = _flattened(b, b.ndim - values.ndim + 1)
-    if index is None:
-        return batch.solve(items, trans).reshape(b.shape)
-    return _solve_some(batch, index, items, trans).reshape(b.shape)
+    return batch.solve(items, trans, index).reshape(b.shape)
 
 
 def _batch(
@@ -99,21 +97,6 @@ def _batch(
         return found
     numbers = _host(values)
     return _factor_batch(planner_of(pattern_of(pattern), how, numbers.dtype), numbers), None
-
-
-def _solve_some(batch: BatchFactored, index: np.ndarray, b: np.ndarray, trans: bool) -> np.ndarray:
-    """Solve with items picked, or repeated, by views of the token: repetitions become columns."""
-    count = np.bincount(index, minlength=len(batch))
-    order = np.argsort(index, kind="stable")
-    turn = np.empty(len(index), np.int64)  # which repetition each is
-    turn[order] = np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
-    columns = b[..., None] if b.ndim == 2 else b
-    wide = np.zeros((len(batch), int(count.max(initial=0)), *columns.shape[1:]), b.dtype)
-    wide[index, turn] = columns
-    n, k = columns.shape[1:]
-    packed = np.ascontiguousarray(np.moveaxis(wide, 1, 2)).reshape(len(batch), n, -1)
-    x = batch.solve(packed, trans).reshape(len(batch), n, -1, k)
-    return x[index, :, turn].reshape(b.shape)
 
 
 def _gradient_numbers(

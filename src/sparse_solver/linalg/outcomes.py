@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 from typing import Any
 
@@ -83,7 +84,7 @@ def info_of(F: Factor) -> Tensor:
     for item, error in (batch.errors if batch else {}).items():
         try:
             with nullcontext() if F._fixed is None else F._fixed[0].own_numbering():
-                raise error
+                raise copy.copy(error)  # its numbering is changed on the way
         except (torch.linalg.LinAlgError, NonFiniteError) as named:
             info.view(-1)[item] = code_of(named, F.shape[-1])
             named.__traceback__ = None  # its frames would keep F

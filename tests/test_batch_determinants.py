@@ -9,7 +9,7 @@ import torch
 from cases import CASES, DTYPES
 from conformance import system
 from reference import wide
-from test_batch_derivatives import COLS, ITEMS, N, ROWS, P, data, dense
+from test_batch_derivatives import COLS, ITEMS, ROWS, N, P, data, dense
 from test_batch_lanes import grids, random_batch
 from test_laws import rescaled
 from torch.autograd import grad, gradcheck, gradgradcheck

@@ -93,5 +93,15 @@ class NonFiniteError(ValueError):
     """NaN or infinity among the numbers of A or b."""
 
     def __init__(self, message: str, *, item: int | None = None) -> None:
-        self.item = item
+        self.message, self.item = message, item
         super().__init__(message)
+
+    def __str__(self) -> str:
+        return self.message if self.item is None else f"item {self.item}: {self.message}"
+
+    def __reduce__(self) -> tuple:
+        return _rebuild_value, (type(self), self.message, self.item)
+
+
+def _rebuild_value(cls: type[NonFiniteError], message: str, item: int | None) -> NonFiniteError:
+    return cls(message, item=item)

@@ -90,7 +90,7 @@ class Answers:
                 [ 0.0000, -0.5000,  0.7500]])
         """
         with self._numbering():
-            S = selected_inverse_of(*self._inner(), self._notes)
+            S = selected_inverse_of(*self._inner(), self._notes, self._failed)
         return SparseMatrix(S.pattern, self._without_failed(S.values))
 
     def inverse_diagonal(self) -> Tensor:
@@ -105,7 +105,7 @@ class Answers:
         tensor([0.6667, 0.6667])
         """
         with self._numbering():
-            return self._without_failed(inverse_diagonal_of(*self._inner(), self._notes))
+            return self._without_failed(inverse_diagonal_of(*self._inner(), self._notes, self._failed))
 
     def _without_failed(self, t: Tensor) -> Tensor:
         """NaN for items without a factor; constants, so that no gradient comes from there."""

@@ -16,7 +16,7 @@ from .equations import COMPONENTWISE, NORMWISE
 
 __all__ = ["chains", "slogdets"]
 
-_ROW = 1e4  # units of eps by which products of A and entries of its inverse may miss one
+_ROW = 1e3  # units of eps by which products of A and entries of its inverse may miss one
 _SMALL = 256  # unknowns up to which 2 n solves in lanes beat a factorisation of each item by an engine
 _AT_ONCE = 1 << 21  # numbers of one temporary
 
@@ -30,20 +30,11 @@ def slogdets(batch: BatchFactored) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _slogdets(batch: BatchFactored) -> tuple[np.ndarray, np.ndarray]:
-    numeric, left = batch.numeric, set(range(len(batch)))
-    if numeric is None:
+    if batch.numeric is None:
         real = np.empty(0, batch.dtype).real.dtype
         sign, size = np.ones(len(batch), batch.dtype), np.zeros(len(batch), real)
     else:
-        sign, size, stable = numeric.slogdet()
-        if not stable.all():
-            # As for single matrices: sound factors solve accurately without refinement.
-            b = random_vector(numeric.plan.n).astype(batch.dtype)
-            b = np.broadcast_to(b, (len(batch), len(b)))
-            _, bad, _, steps = numeric.solve(b, False, NORMWISE, COMPONENTWISE)
-            stable |= steps == 0
-            stable[bad] = False
-        left = batch.served.union(np.flatnonzero(~stable).tolist())
+        sign, size = batch.numeric.slogdet()
 
     def one(item: int) -> None:
         error = batch.errors.get(item)
@@ -54,8 +45,28 @@ def _slogdets(batch: BatchFactored) -> tuple[np.ndarray, np.ndarray]:
         else:
             sign[item] = size[item] = np.nan
 
-    _for_each(sorted(left), one)
+    _for_each(sorted(_left(batch)), one)
     return sign, size
+
+
+def _left(batch: BatchFactored) -> set[int]:
+    """Items that must answer by themselves: as with single matrices, factors are sound that solve
+    accurately without refinement.
+    """
+    numeric = batch.numeric
+    if numeric is None:
+        return set(range(len(batch)))
+    found = batch.notes.get("left")
+    if found is None:
+        sound = numeric.is_stable()
+        if not sound.all():
+            b = random_vector(numeric.plan.n).astype(batch.dtype)
+            b = np.broadcast_to(b, (len(batch), len(b)))
+            _, bad, _, steps = numeric.solve(b, False, NORMWISE, COMPONENTWISE)
+            sound |= steps == 0
+            sound[bad] = False
+        found = batch.notes["left"] = batch.served.union(np.flatnonzero(~sound).tolist())
+    return found
 
 
 def chains(batch: BatchFactored, Ms: np.ndarray, index: np.ndarray | None = None) -> np.ndarray:
@@ -93,12 +104,12 @@ def chains(batch: BatchFactored, Ms: np.ndarray, index: np.ndarray | None = None
 
 
 def _inverses(batch: BatchFactored) -> np.ndarray:
+    left = _left(batch)
     if batch.numeric is None:
-        left = set(range(len(batch)))
         out = np.zeros((len(batch), batch.planner.pattern.nnz), batch.dtype)
     else:
         out, bad = batch.numeric.inverse(_ROW)
-        left = batch.served.union(bad.tolist())
+        left = left.union(bad.tolist())
 
     def one(item: int) -> None:
         out[item] = 0 if item in batch.errors else answers.chain(batch[item])

@@ -187,26 +187,36 @@ class BatchNumeric:
         self._share(work, 2.0 * p.flops + 10.0 * p.nnz)
         return out, np.flatnonzero(verdicts & BAD)
 
-    def slogdet(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(sign, log|det|, whether elimination without pivoting was surely stable) of each item, all
-        (items,), from the pivots; of items that were judged BAD they mean nothing.
-        """
+    def _pivots(self) -> np.ndarray:
+        """(items, n), in double precision."""
         p = self.plan
         at = p.height - 2 * p.n
         planes = 2 if self.dtype.kind == "c" else 1
         rows = self.blocks.view(self._real.dtype).reshape(len(self.blocks), p.height, planes, WIDTH)
         pivots = rows[:, at : at + p.n].astype(np.float64).transpose(0, 3, 2, 1)
         pivots = pivots.reshape(-1, planes, p.n)[: self.items]
-        whole = pivots[:, 0] + 1j * pivots[:, 1] if planes == 2 else pivots[:, 0]
-        size = np.abs(whole)
-        stable = (self.verdicts & DOMINANT) != 0
-        if not np.array_equal(p.row_order, p.col_order):  # pivots are not on the diagonal
-            stable[:] = False
-        if self.definite or p.symmetric and planes == 1:
-            stable |= (whole.real > 0).all(1)
+        return pivots[:, 0] + 1j * pivots[:, 1] if planes == 2 else pivots[:, 0]
+
+    def is_stable(self) -> np.ndarray:
+        """For which items elimination without pivoting was surely stable, (items,): for dominant
+        diagonals, if the pivots were taken from there, and for definite matrices.
+        """
+        p = self.plan
+        on_diagonal = np.array_equal(p.row_order, p.col_order)
+        stable = ((self.verdicts & DOMINANT) != 0) & on_diagonal
+        if self.definite or p.symmetric and self.dtype.kind != "c":
+            stable |= (self._pivots().real > 0).all(1)
+        return stable
+
+    def slogdet(self) -> tuple[np.ndarray, np.ndarray]:
+        """(sign, log|det|) of each item, (items,) both, from the pivots; of items that were judged
+        BAD they mean nothing.
+        """
+        p, pivots = self.plan, self._pivots()
+        size = np.abs(pivots)
         with np.errstate(all="ignore"):
-            sign = (whole / size).prod(1) * (_parity(p.row_order) * _parity(p.col_order))
-            return sign.astype(self.dtype), np.log(size).sum(1).astype(self._real.dtype), stable
+            sign = (pivots / size).prod(1) * (_parity(p.row_order) * _parity(p.col_order))
+            return sign.astype(self.dtype), np.log(size).sum(1).astype(self._real.dtype)
 
     def _share(self, work: Callable[[int, int], None], operations: float) -> None:
         """``work(first, last)`` over all blocks; `operations` is what one item takes."""

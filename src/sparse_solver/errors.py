@@ -15,6 +15,7 @@ __all__ = [
     "NotConvergedError",
     "NotPositiveDefiniteError",
     "SingularMatrixError",
+    "code_of",
 ]
 
 
@@ -105,3 +106,13 @@ class NonFiniteError(ValueError):
 
 def _rebuild_value(cls: type[NonFiniteError], message: str, item: int | None) -> NonFiniteError:
     return cls(message, item=item)
+
+
+def code_of(error: Exception, n: int) -> int:
+    """A failure with n unknowns as torch.linalg's `info` numbers tell it."""
+    if isinstance(error, NonFiniteError):
+        return n + 1
+    index = getattr(error, "index", None)
+    if isinstance(error, (InaccurateSolveError, NotConvergedError)) or index is None:
+        return -1
+    return index + 1

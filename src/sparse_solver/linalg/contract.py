@@ -23,6 +23,11 @@ REAL = {  # the precision of each dtype that can be factored
 def read_matrix(A: Any) -> SparseMatrix:
     """A as a SparseMatrix: square, of a dtype that can be factored."""
     if not isinstance(A, SparseMatrix):
+        if isinstance(A, (list, tuple)):
+            raise TypeError(
+                f"A is a list of {len(A)}; lists go into solve and solve_ex alone. Of other "
+                "verbs ask for each: [verb(M) for M in A]"
+            )
         if not isinstance(A, Tensor):
             raise TypeError(
                 f"A is a {type(A).__name__}; expected a torch.Tensor (any layout) or a "

@@ -26,7 +26,7 @@ from .factored import Factored
 from .lanes import Lanes
 from .planner import Planner
 
-__all__ = ["FAILURES", "BatchFactored", "first_of", "is_singular", "named"]
+__all__ = ["FAILURES", "BatchFactored", "first_of", "named"]
 
 _SIZEABLE = 2000  # unknowns from which the engines' work outweighs the interpreter's, for threads
 FAILURES = (torch.linalg.LinAlgError, NonFiniteError)
@@ -92,7 +92,11 @@ class BatchFactored:
             left = np.flatnonzero(self.numeric.verdicts & (BAD | INDEFINITE | UNSYMMETRIC)).tolist()
         self.served = set(left)
         self._factor(values, sorted(self.served))
-        fatal = {i: e for i, e in self.errors.items() if not explicit or not is_singular(e)}
+        fatal = {
+            i: e
+            for i, e in self.errors.items()
+            if not explicit or not isinstance(e, SingularMatrixError)
+        }
         if fatal and not tolerant:
             raise first_of(fatal)
 
@@ -253,11 +257,6 @@ class BatchFactored:
         )
 
 
-def is_singular(error: Exception) -> bool:
-    """Whether a failure tells what the determinant is."""
-    return isinstance(error, SingularMatrixError)
-
-
 def named(error: Exception, item: int) -> Exception:
     """The failure of an item, without the frames that it passed through, which would keep factors."""
     error.item = item  # type: ignore[attr-defined]
@@ -271,7 +270,7 @@ def first_of(failed: dict[int, Exception]) -> Exception:
     error = copy.copy(failed[first])  # whoever catches it may write on it
     if others and hasattr(error, "message"):
         names = ", ".join(map(str, others[:_NAMED])) + (", ..." if len(others) > _NAMED else "")
-        error.message += f" (and {len(others)} more failed: items {names})"
+        error.message += f" (and {len(others)} more failed: item{'s' * (len(others) > 1)} {names})"
     return error
 
 

@@ -9,14 +9,16 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from ..errors import SingularMatrixError
 from . import answers, blocks
-from .batch import FAILURES, BatchFactored, first_of, is_singular, named
+from .batch import FAILURES, BatchFactored, first_of, named
 from .conditioning import random_vector
-from .equations import COMPONENTWISE, NORMWISE
+from .equations import COMPONENTWISE
 
 __all__ = ["chains", "slogdets"]
 
 _ROW = 1e3  # units of eps by which products of A and entries of its inverse may miss one
+_SOUND = 30.0  # units of eps
 _SMALL = 256  # unknowns up to which 2 n solves in lanes beat a factorisation of each item by an engine
 _AT_ONCE = 1 << 21  # numbers of one temporary
 
@@ -37,12 +39,13 @@ def _slogdets(batch: BatchFactored) -> tuple[np.ndarray, np.ndarray]:
         sign, size = batch.numeric.slogdet()
 
     def one(item: int) -> None:
-        error = batch.errors.get(item)
-        if error is None:
+        try:
             sign[item], size[item] = answers.slogdet(batch[item])
-        elif is_singular(error):
+        except SingularMatrixError:
             sign[item], size[item] = 0, -np.inf
-        else:
+        except FAILURES:
+            if item not in batch.errors:
+                raise
             sign[item] = size[item] = np.nan
 
     _for_each(sorted(_left(batch)), one)
@@ -50,8 +53,8 @@ def _slogdets(batch: BatchFactored) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _left(batch: BatchFactored) -> set[int]:
-    """Items that must answer by themselves: as with single matrices, factors are sound that solve
-    accurately without refinement.
+    """Items that must answer by themselves: nothing refines a determinant, so factors are sound that
+    solve to nearly full accuracy without refinement.
     """
     numeric = batch.numeric
     if numeric is None:
@@ -62,7 +65,7 @@ def _left(batch: BatchFactored) -> set[int]:
         if not sound.all():
             b = random_vector(numeric.plan.n).astype(batch.dtype)
             b = np.broadcast_to(b, (len(batch), len(b)))
-            _, bad, _, steps = numeric.solve(b, False, NORMWISE, COMPONENTWISE)
+            _, bad, _, steps = numeric.solve(b, False, _SOUND, COMPONENTWISE)
             sound |= steps == 0
             sound[bad] = False
         found = batch.notes["left"] = batch.served.union(np.flatnonzero(~sound).tolist())

@@ -419,3 +419,14 @@ def test_rescaled_items_of_a_case_the_lanes_know():
             if alone == 0:
                 assert info[i] == 0
                 assert_solves(A.to_dense(), x[i], b)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), 0.0])
+def test_a_bad_first_item_sends_no_other_to_the_engines(bad):
+    A, _ = random_batch(8, (12,), f64, 3)
+    values = A.values.clone()
+    values[0] = bad
+    F, info = ss.factorize_ex(ss.SparseMatrix(A.pattern, values))
+    assert info.ne(0).tolist() == [i == 0 for i in range(12)]
+    assert F.info.engine == "batched"
+    assert F.info.reason.endswith("1 of them by engines that pivot")

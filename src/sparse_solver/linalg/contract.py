@@ -23,7 +23,7 @@ REAL = {  # the precision of each dtype that can be factored
 def read_matrix(A: Any) -> SparseMatrix:
     """A as a SparseMatrix: square, of a dtype that can be factored."""
     if not isinstance(A, SparseMatrix):
-        if isinstance(A, (list, tuple)):
+        if isinstance(A, (list, tuple)) and all(isinstance(M, (Tensor, SparseMatrix)) for M in A):
             raise TypeError(
                 f"A is a list of {len(A)}; lists go into solve and solve_ex alone. Of other "
                 "verbs ask for each: [verb(M) for M in A]"

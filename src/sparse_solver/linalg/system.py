@@ -14,7 +14,7 @@ from torch import Tensor
 from ..derivatives import solve as rule
 from ..matrix import SparseMatrix
 from ..matrix.plain import conjugate
-from .contract import REAL, check_system, is_vector
+from .contract import REAL, check_system, common_batch, is_vector
 from .fixed import Reduction
 
 __all__ = ["nan_where", "orient", "solve_system"]
@@ -101,7 +101,7 @@ def _solve_batch(
     """Items over matrices; batch dimensions in which A is one matrix become columns of one solve."""
     values, vector = A.values, is_vector(A.shape, b.shape)
     b = b.unsqueeze(-1) if vector else b  # (*B, n, k)
-    batch = torch.broadcast_shapes(values.shape[:-1], b.shape[:-2])
+    batch = common_batch(values.shape[:-1], b.shape[:-2])
     if values.ndim == 1:
         k = b.shape[-1]
         columns = b.movedim(-2, 0).flatten(1)  # (n, prod(B) k)

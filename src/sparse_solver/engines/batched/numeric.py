@@ -223,7 +223,7 @@ class BatchNumeric:
         blocks = len(self.blocks)
         threads = min(self.threads, 1 + int(operations * self.items / _SPAN))
         pieces = min(blocks, _CHUNKS * threads if threads > 1 else 1)
-        bounds = np.linspace(0, blocks, pieces + 1).astype(int).tolist()
+        bounds = [blocks * k // pieces for k in range(pieces + 1)]
         share(lambda k: work(bounds[k], bounds[k + 1]), pieces, threads)
 
 

@@ -14,6 +14,8 @@ from . import answers, blocks
 from .batch import FAILURES, BatchFactored, first_of, named
 from .conditioning import random_vector
 from .equations import COMPONENTWISE
+from .factored import Factored
+from .planner import Planner
 
 __all__ = ["chains", "slogdets"]
 
@@ -44,12 +46,19 @@ def _slogdets(batch: BatchFactored) -> tuple[np.ndarray, np.ndarray]:
         except SingularMatrixError:
             sign[item], size[item] = 0, -np.inf
         except FAILURES:
-            if item not in batch.errors:
-                raise
-            sign[item] = size[item] = np.nan
+            known = item in batch.errors
+            sign[item], size[item] = (np.nan, np.nan) if known else _afresh(batch, item)
 
     _for_each(sorted(_left(batch)), one)
     return sign, size
+
+
+def _afresh(batch: BatchFactored, item: int) -> tuple[complex, float]:
+    """The answer for an item analysed alone: for others' pivots it may not look singular, and is."""
+    own, values = batch.planner, batch[item].equations.values
+    planner = Planner(own.pattern, own.assume, own.method)
+    made = answers.factored_or_singular(lambda: Factored(planner, values, None, True))
+    return answers.slogdet(made)
 
 
 def _left(batch: BatchFactored) -> set[int]:

@@ -116,7 +116,7 @@ def test_large_items_by_engines_over_threads():
         assert torch.allclose(A @ F.solve(b), b)
         values[1] = 0
         values[2] = 0
-        with pytest.raises(ss.SingularMatrixError, match=r"item 1.*1 more failed: items 2"):
+        with pytest.raises(ss.SingularMatrixError, match=r"item 1.*1 more failed: item 2"):
             ss.factorize(P.assemble(values))
     finally:
         torch.set_num_threads(1)

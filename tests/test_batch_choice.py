@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import lru_cache
 
 import pytest
 import torch
@@ -69,6 +70,8 @@ def test_without_numba_engines_serve_batches(monkeypatch):
 
 def test_readiness_is_remembered_on_disk(monkeypatch, tmp_path, lanes):
     monkeypatch.setattr(stamps, "_places", lambda: (tmp_path / "new",))
+    monkeypatch.setattr(ready, "forget_other_versions", lambda _: None)
+    monkeypatch.setattr(ready, "_on_disk", lru_cache(ready._on_disk.__wrapped__))
     monkeypatch.setattr(ready, "_compiled", set())
     assert ready.state("float64") == "cold"
     assert ready.warm_up("float64")
@@ -113,7 +116,7 @@ def test_large_items_by_engines_over_threads():
         assert torch.allclose(A @ F.solve(b), b)
         values[1] = 0
         values[2] = 0
-        with pytest.raises(ss.SingularMatrixError, match=r"item 1.*1 more failed: items 2"):
+        with pytest.raises(ss.SingularMatrixError, match=r"item 1.*1 more failed: item 2"):
             ss.factorize(P.assemble(values))
     finally:
         torch.set_num_threads(1)

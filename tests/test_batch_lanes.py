@@ -367,8 +367,6 @@ def test_items_asked_for_one_by_one(counts):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_determinants_from_the_pivots(dtype):
-    from sparse_solver.derivatives.token import batch_of
-
     weak = random_batch(7, (13,), dtype, 6, density=1.0)[0]
     values = weak.values.clone()
     values[:, weak.pattern.diagonal] = 0
@@ -379,7 +377,7 @@ def test_determinants_from_the_pivots(dtype):
     ):
         F = ss.factorize(A)
         assert F.info.engine == "batched"
-        sign, size = (torch.from_numpy(t) for t in batch_of(F._token)[0].slogdet())
+        sign, size = F.slogdet()
         true_sign, true_size = torch.linalg.slogdet(A.to_dense().to(c128 if dtype.is_complex else f64))
         tolerance = {"rtol": TOLERANCE[dtype], "atol": TOLERANCE[dtype]}
         assert torch.allclose(sign, true_sign.to(dtype), **tolerance)
@@ -421,3 +419,14 @@ def test_rescaled_items_of_a_case_the_lanes_know():
             if alone == 0:
                 assert info[i] == 0
                 assert_solves(A.to_dense(), x[i], b)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), 0.0])
+def test_a_bad_first_item_sends_no_other_to_the_engines(bad):
+    A, _ = random_batch(8, (12,), f64, 3)
+    values = A.values.clone()
+    values[0] = bad
+    F, info = ss.factorize_ex(ss.SparseMatrix(A.pattern, values))
+    assert info.ne(0).tolist() == [i == 0 for i in range(12)]
+    assert F.info.engine == "batched"
+    assert F.info.reason.endswith("1 of them by engines that pivot")

@@ -15,6 +15,7 @@ __all__ = [
     "NotConvergedError",
     "NotPositiveDefiniteError",
     "SingularMatrixError",
+    "code_of",
 ]
 
 
@@ -93,5 +94,25 @@ class NonFiniteError(ValueError):
     """NaN or infinity among the numbers of A or b."""
 
     def __init__(self, message: str, *, item: int | None = None) -> None:
-        self.item = item
+        self.message, self.item = message, item
         super().__init__(message)
+
+    def __str__(self) -> str:
+        return self.message if self.item is None else f"item {self.item}: {self.message}"
+
+    def __reduce__(self) -> tuple:
+        return _rebuild_value, (type(self), self.message, self.item)
+
+
+def _rebuild_value(cls: type[NonFiniteError], message: str, item: int | None) -> NonFiniteError:
+    return cls(message, item=item)
+
+
+def code_of(error: Exception, n: int) -> int:
+    """A failure with n unknowns as torch.linalg's `info` numbers tell it."""
+    if isinstance(error, NonFiniteError):
+        return n + 1
+    index = getattr(error, "index", None)
+    if isinstance(error, (InaccurateSolveError, NotConvergedError)) or index is None:
+        return -1
+    return index + 1

@@ -16,21 +16,28 @@ of log det A; with one, the derivative of that.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 
 from ..matrix.plain import is_plain
 from ..matrix.rule import Rule
+from ..planning import BatchFactored, chains
 from ..planning import chain as chain_numbers
-from .items import batched, define, over_items
+from .items import batched, define, over_batch, over_items
 
 __all__ = ["chain", "inverse_entries"]
 
 
 def _numbers(values: Tensor, Ms: Tensor, token: Tensor, pattern: int, how: str) -> Tensor:
     """Values (*B, nnz), Ms (*B, m, nnz), token (*B)."""
-    return over_items(chain_numbers, values, token, pattern, how, Ms)
+
+    def compute(batch: BatchFactored, index: np.ndarray | None, Ms: np.ndarray) -> np.ndarray:
+        return chains(batch, Ms, index)
+
+    found = over_batch(compute, values, token, pattern, how, Ms)
+    return over_items(chain_numbers, values, token, pattern, how, Ms) if found is None else found
 
 
 _run, _op = define(

@@ -14,10 +14,10 @@ from ..errors import NonFiniteError
 from ..matrix import Pattern
 from ..matrix.pattern import pattern_of
 from ..matrix.plain import is_plain, numbers
-from ..planning import Factored, Singular, factored_or_singular, obtain, planner_for
-from .token import factors_of, token_of
+from ..planning import BatchFactored, Factored, Singular, factored_or_singular, obtain, planner_of
+from .token import batch_of, factors_of, token_of
 
-__all__ = ["batched", "define", "explicit_factor", "library", "over_items"]
+__all__ = ["batched", "define", "explicit_factor", "library", "over_batch", "over_items"]
 
 library = torch.library.Library("sparse_solver", "FRAGMENT")
 Item = Factored | Singular
@@ -65,24 +65,43 @@ def over_items(
     return torch.from_numpy(stacked.reshape((*batch, *stacked.shape[1:]))).to(values.device)
 
 
+def over_batch(
+    compute: Callable[..., np.ndarray],
+    values: Tensor,
+    token: Tensor,
+    pattern: int,
+    how: str,
+    *others: Tensor,
+) -> Tensor | None:
+    """``compute(batch, index, *others)``, which answers for a whole batch at once: others (items, ...),
+    of the batch's items or of those in `index`. None for a matrix, and where one is repeated.
+    """
+    shape = values.shape[:-1]
+    if not shape:
+        return None
+    found = batch_of(token)
+    if found is None:
+        if factors_of(token) is not None:
+            return None
+        found = _batch(_host(values), pattern_of(pattern), how), None
+    flat = [_host(t).reshape(shape.numel(), *t.shape[len(shape) :]) for t in others]
+    out = compute(*found, *flat)
+    return torch.from_numpy(out.reshape(*shape, *out.shape[1:])).to(values.device)
+
+
 # ---- factors that answer ----
 
 
-def _items(values: np.ndarray, P: Pattern, how: str) -> list[Any]:
+def _items(values: np.ndarray, P: Pattern, how: str) -> Any:
     """One matrix: that of the cache. A batch: factors of its own."""
     if values.ndim == 1:
         return [factored_or_singular(lambda: obtain(P, how, values, True))]
-    planner = planner_for(P, how)
+    return _batch(values, P, how)
+
+
+def _batch(values: np.ndarray, P: Pattern, how: str) -> BatchFactored:
     items = values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
-    found = []
-    for i, v in enumerate(items):
-        try:
-            made = factored_or_singular(lambda v=v: Factored(planner, v.copy(), None, True))  # type: ignore[misc]
-        except (torch.linalg.LinAlgError, NonFiniteError) as error:
-            error.item = i  # type: ignore[union-attr]
-            raise
-        found.append(made)
-    return found
+    return BatchFactored(planner_of(P, how, values.dtype), items, explicit=True)
 
 
 def _factor_plain(values: Tensor, P: Pattern, how: str) -> Tensor:

@@ -20,10 +20,10 @@ from torch import Tensor
 
 from ..matrix.plain import is_plain
 from ..matrix.rule import Rule
-from ..planning import Factored, Singular
+from ..planning import BatchFactored, Factored, Singular, slogdets
 from ..planning import slogdet as slogdet_numbers
 from .chain import inverse_entries
-from .items import batched, define, library, over_items
+from .items import batched, define, library, over_batch, over_items
 
 __all__ = ["log_determinant", "sign"]
 
@@ -32,7 +32,14 @@ def _sign(values: Tensor, token: Tensor, pattern: int, how: str) -> Tensor:
     def compute(item: Factored | Singular) -> np.ndarray:
         return np.asarray(slogdet_numbers(item)[0].real)
 
-    return over_items(compute, values, token, pattern, how).to(values.dtype)
+    def compute_all(batch: BatchFactored, index: np.ndarray | None) -> np.ndarray:
+        sign = slogdets(batch)[0].real
+        return sign.copy() if index is None else sign[index]
+
+    found = over_batch(compute_all, values, token, pattern, how)
+    return (over_items(compute, values, token, pattern, how) if found is None else found).to(
+        values.dtype
+    )
 
 
 def _log(values: Tensor, token: Tensor, pattern: int, how: str) -> Tensor:
@@ -42,7 +49,20 @@ def _log(values: Tensor, token: Tensor, pattern: int, how: str) -> Tensor:
             return np.asarray(logabs)
         return np.asarray(complex(logabs, cmath.phase(sign)))
 
-    return over_items(compute, values, token, pattern, how).to(values.dtype)
+    def compute_all(batch: BatchFactored, index: np.ndarray | None) -> np.ndarray:
+        sign, logabs = slogdets(batch)
+        log = logabs.copy() if not values.is_complex() else _complex(logabs, np.angle(sign))
+        return log if index is None else log[index]
+
+    found = over_batch(compute_all, values, token, pattern, how)
+    return (over_items(compute, values, token, pattern, how) if found is None else found).to(
+        values.dtype
+    )
+
+
+def _complex(real: np.ndarray, imaginary: np.ndarray) -> np.ndarray:
+    """Their sum, also where a part is infinite."""
+    return np.stack([real, imaginary], -1).view(np.result_type(real, 1j))[..., 0]
 
 
 def _fake(values: Tensor, token: Tensor, pattern: int, how: str) -> Tensor:

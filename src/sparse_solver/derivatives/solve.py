@@ -23,6 +23,7 @@ import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 
+from ..errors import code_of
 from ..matrix import Pattern
 from ..matrix.pattern import pattern_of
 from ..matrix.plain import is_plain, numbers
@@ -35,6 +36,7 @@ __all__ = ["factor", "solve"]
 
 _library = torch.library.Library("sparse_solver", "DEF")
 _library.define("factor(Tensor values, SymInt pattern, str how) -> Tensor")
+_library.define("factor_ex(Tensor values, SymInt pattern, str how) -> (Tensor, Tensor)")
 _library.define(
     "solve(Tensor values, Tensor b, Tensor token, SymInt pattern, str how, bool trans) -> Tensor"
 )
@@ -52,6 +54,17 @@ def _factor_plain(values: Tensor, P: Pattern, how: str) -> Tensor:
     if v.ndim == 1:
         return token_of([obtain(P, how, v)], ())
     return token_of(_factor_batch(planner_of(P, how, v.dtype), v), v.shape[:-1])
+
+
+def _factor_ex(values: Tensor, pattern: int, how: str) -> tuple[Tensor, Tensor]:
+    """A token (*B), and what happened to each item in torch.linalg's numbers."""
+    v, P = _host(values), pattern_of(pattern)
+    shape = values.shape[:-1]
+    batch = _factor_batch(planner_of(P, how, v.dtype), v, tolerant=True)
+    info = torch.zeros(shape.numel(), dtype=torch.int32)
+    for item, error in batch.errors.items():
+        info[item] = code_of(error, P.shape[0])
+    return token_of(batch, shape), info.reshape(shape).to(values.device)
 
 
 def _host(t: Tensor) -> np.ndarray:
@@ -80,40 +93,17 @@ def _solve(values: Tensor, b: Tensor, token: Tensor, pattern: int, how: str, tra
 def _solve_numbers(
     values: Tensor, b: np.ndarray, token: Tensor, pattern: int, how: str, trans: bool
 ) -> np.ndarray:
-    if values.ndim == 1:
+    found = batch_of(token)
+    if values.ndim == 1 and found is None:
         factors = factors_of(token)
         factored = factors[0] if factors else obtain(pattern_of(pattern), how, _host(values))
         return factored.solve(b, trans)
-    batch, index = _batch(values, token, pattern, how)
+    if found is None:
+        v = _host(values)
+        found = _factor_batch(planner_of(pattern_of(pattern), how, v.dtype), v), None
+    batch, index = found
     items = _flattened(b, b.ndim - values.ndim + 1)
-    if index is None:
-        return batch.solve(items, trans).reshape(b.shape)
-    return _solve_some(batch, index, items, trans).reshape(b.shape)
-
-
-def _batch(
-    values: Tensor, token: Tensor, pattern: int, how: str
-) -> tuple[BatchFactored, np.ndarray | None]:
-    found = batch_of(token)
-    if found is not None:
-        return found
-    numbers = _host(values)
-    return _factor_batch(planner_of(pattern_of(pattern), how, numbers.dtype), numbers), None
-
-
-def _solve_some(batch: BatchFactored, index: np.ndarray, b: np.ndarray, trans: bool) -> np.ndarray:
-    """Solve with items picked, or repeated, by views of the token: repetitions become columns."""
-    count = np.bincount(index, minlength=len(batch))
-    order = np.argsort(index, kind="stable")
-    turn = np.empty(len(index), np.int64)  # which repetition each is
-    turn[order] = np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
-    columns = b[..., None] if b.ndim == 2 else b
-    wide = np.zeros((len(batch), int(count.max(initial=0)), *columns.shape[1:]), b.dtype)
-    wide[index, turn] = columns
-    n, k = columns.shape[1:]
-    packed = np.ascontiguousarray(np.moveaxis(wide, 1, 2)).reshape(len(batch), n, -1)
-    x = batch.solve(packed, trans).reshape(len(batch), n, -1, k)
-    return x[index, :, turn].reshape(b.shape)
+    return batch.solve(items, trans, index).reshape(b.shape)
 
 
 def _gradient_numbers(
@@ -131,12 +121,19 @@ def _gradient_numbers(
 
 for _device in ("CPU", "CUDA"):
     _library.impl("factor", _factor, _device)
+    _library.impl("factor_ex", _factor_ex, _device)
     _library.impl("solve", _solve, _device)
 
 
 @torch.library.register_fake("sparse_solver::factor", lib=_library)
 def _(values: Tensor, pattern: int, how: str) -> Tensor:
     return torch.empty(values.shape[:-1], dtype=torch.int64, device="cpu")
+
+
+@torch.library.register_fake("sparse_solver::factor_ex", lib=_library)
+def _(values: Tensor, pattern: int, how: str) -> tuple[Tensor, Tensor]:
+    token = torch.empty(values.shape[:-1], dtype=torch.int64, device="cpu")
+    return token, values.new_empty(values.shape[:-1], dtype=torch.int32)
 
 
 @torch.library.register_fake("sparse_solver::solve", lib=_library)
@@ -148,8 +145,14 @@ def _factor_vmap(info: Any, in_dims: tuple, values: Tensor, pattern: int, how: s
     return factor_op(values.movedim(in_dims[0], 0), pattern, how), 0
 
 
+def _factor_ex_vmap(info: Any, in_dims: tuple, values: Tensor, pattern: int, how: str) -> tuple:
+    return factor_ex_op(values.movedim(in_dims[0], 0), pattern, how), (0, 0)
+
+
 torch.library.register_vmap("sparse_solver::factor", _factor_vmap, lib=_library)
+torch.library.register_vmap("sparse_solver::factor_ex", _factor_ex_vmap, lib=_library)
 factor_op = torch.ops.sparse_solver.factor.default
+factor_ex_op = torch.ops.sparse_solver.factor_ex.default
 solve_op = torch.ops.sparse_solver.solve.default
 
 
@@ -161,6 +164,11 @@ def factor(values: Tensor, pattern: Pattern, how: str) -> Tensor:
     if not torch.compiler.is_compiling() and is_plain(values):
         return _factor_plain(values, pattern, how)
     return factor_op(values.detach(), pattern.handle, how)
+
+
+def factor_ex(values: Tensor, pattern: Pattern, how: str) -> tuple[Tensor, Tensor]:
+    """(token, info), (*B) both: failed items solve to zero, and `info` tells why; no derivative."""
+    return factor_ex_op(values.detach(), pattern.handle, how)
 
 
 def factor_anew(values: Tensor, planner: Planner, tolerant: bool = False) -> Tensor:

@@ -15,7 +15,7 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["is_stamped", "stamp"]
+__all__ = ["forget_other_versions", "is_stamped", "stamp"]
 
 
 @lru_cache
@@ -60,3 +60,11 @@ def stamp(what: str, sources: Iterable[Path]) -> None:
             return
         except OSError:
             continue
+
+
+def forget_other_versions(cache: str | Path) -> None:
+    """Delete what numba kept in this folder of other versions of the package: it looks at the file of
+    a function alone, and would go on using code that was inlined from another file as it was.
+    """
+    for file in Path(cache).glob("*.nb?"):
+        file.unlink(missing_ok=True)

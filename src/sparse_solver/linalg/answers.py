@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ class Answers:
     _token: Tensor | None
     _fixed: tuple[Reduction, Tensor] | None
     _notes: dict[str, Any]
+    _failed: Tensor | None
 
     def _inner(self) -> tuple[SparseMatrix, str, Tensor | None]:
         A = self.matrix if self._fixed is None else self._fixed[0].matrix(self.matrix)
@@ -88,7 +90,8 @@ class Answers:
                 [ 0.0000, -0.5000,  0.7500]])
         """
         with self._numbering():
-            return selected_inverse_of(*self._inner(), self._notes)
+            S = selected_inverse_of(*self._inner(), self._notes, self._failed)
+        return SparseMatrix(S.pattern, self._without_failed(S.values))
 
     def inverse_diagonal(self) -> Tensor:
         """The diagonal of A^-1, (*B, n), exact and differentiable; see `selected_inverse`.
@@ -102,7 +105,11 @@ class Answers:
         tensor([0.6667, 0.6667])
         """
         with self._numbering():
-            return inverse_diagonal_of(*self._inner(), self._notes)
+            return self._without_failed(inverse_diagonal_of(*self._inner(), self._notes, self._failed))
+
+    def _without_failed(self, t: Tensor) -> Tensor:
+        """NaN for items without a factor; constants, so that no gradient comes from there."""
+        return t if self._failed is None else t.masked_fill(self._failed.unsqueeze(-1), math.nan)
 
     @torch.no_grad()
     def sample(

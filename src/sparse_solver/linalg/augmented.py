@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, code_of
 from ..info import Info
 from ..matrix import SparseMatrix
 from .constraints import Saddle, read_constraints
@@ -17,7 +17,6 @@ from .contract import check_system, is_vector
 from .factor import Factor, make_factor
 from .fixed import read_fixed
 from .nullspace import Deflation, read_nullspace
-from .outcomes import code_of
 from .system import solve_system
 
 __all__ = ["AugmentedFactor", "factor_augmented", "solve_augmented", "solve_augmented_ex"]

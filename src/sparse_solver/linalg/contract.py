@@ -10,7 +10,7 @@ from torch import Tensor
 from ..matrix import SparseMatrix
 from ..planning import ASSUMPTIONS, Direct
 
-__all__ = ["REAL", "check_method", "check_system", "is_vector", "read_matrix"]
+__all__ = ["REAL", "check_method", "check_system", "common_batch", "is_vector", "read_matrix"]
 
 REAL = {  # the precision of each dtype that can be factored
     torch.float32: torch.float32,
@@ -23,6 +23,11 @@ REAL = {  # the precision of each dtype that can be factored
 def read_matrix(A: Any) -> SparseMatrix:
     """A as a SparseMatrix: square, of a dtype that can be factored."""
     if not isinstance(A, SparseMatrix):
+        if isinstance(A, (list, tuple)) and all(isinstance(M, (Tensor, SparseMatrix)) for M in A):
+            raise TypeError(
+                f"A is a list of {len(A)}; lists go into solve and solve_ex alone. Of other "
+                "verbs ask for each: [verb(M) for M in A]"
+            )
         if not isinstance(A, Tensor):
             raise TypeError(
                 f"A is a {type(A).__name__}; expected a torch.Tensor (any layout) or a "
@@ -58,6 +63,11 @@ def is_vector(A_shape: Any, b_shape: Any) -> bool:
     return len(b_shape) == 1 or tuple(b_shape) == tuple(A_shape[:-1])
 
 
+def common_batch(one: Any, other: Any) -> Any:
+    """What two batches broadcast to; torch takes 0.1 ms to say so even of equal ones."""
+    return one if one == other else torch.broadcast_shapes(one, other)
+
+
 def check_system(A: SparseMatrix, b: Any) -> None:
     """Raise unless A x = b makes sense for these shapes, dtypes and devices."""
     if not isinstance(b, Tensor):
@@ -84,7 +94,7 @@ def check_system(A: SparseMatrix, b: Any) -> None:
             f"or (..., {n}, k): {hint}"
         )
     try:
-        torch.broadcast_shapes(shape[:-2], b.shape[: -1 if vector else -2])
+        common_batch(shape[:-2], b.shape[: -1 if vector else -2])
     except RuntimeError:
         raise ValueError(
             f"A has shape {tuple(shape)} and b has shape {tuple(b.shape)}; their batch dimensions "

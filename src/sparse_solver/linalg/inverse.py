@@ -47,10 +47,18 @@ def _completion(P: Pattern) -> _Completion:
         return found
 
 
-def _completed(A: SparseMatrix, how: str, notes: dict[str, Any]) -> tuple[Tensor, Tensor, _Completion]:
-    """(values, token, completion); the token is kept in `notes`, which belong to these very values."""
+def _completed(
+    A: SparseMatrix, how: str, notes: dict[str, Any], failed: Tensor | None
+) -> tuple[Tensor, Tensor, _Completion]:
+    """(values, token, completion); the token is kept in `notes`, which belong to these very values.
+    Items that `failed` have no factor: the identity stands in for them.
+    """
     C = _completion(A.pattern)
     values = scatter_sum(A.values, C.own)
+    if failed is not None:
+        identity = values.new_zeros(values.shape[-1])
+        identity[C.diagonal.index.to(values.device)] = 1
+        values = torch.where(failed.unsqueeze(-1), identity, values)
     token = notes.get("completed")
     if token is None:
         token = explicit_factor(values, C.pattern, how)
@@ -60,27 +68,35 @@ def _completed(A: SparseMatrix, how: str, notes: dict[str, Any]) -> tuple[Tensor
 
 
 def selected_inverse_of(
-    A: SparseMatrix, how: str, token: Tensor | None, notes: dict[str, Any]
+    A: SparseMatrix,
+    how: str,
+    token: Tensor | None,
+    notes: dict[str, Any],
+    failed: Tensor | None = None,
 ) -> SparseMatrix:
     """(A^-1)_ij at A's nonzeros (i, j)."""
     P = A.pattern
     if P.is_symmetric:
         T = inverse_entries(A.values, _token(A, how, token), P.handle, how)
         return SparseMatrix(P, gather(T, P.transposed_slots))
-    values, token, C = _completed(A, how, notes)
+    values, token, C = _completed(A, how, notes, failed)
     T = inverse_entries(values, token, C.pattern.handle, how)
     return SparseMatrix(P, gather(T, C.mirrored))
 
 
 def inverse_diagonal_of(
-    A: SparseMatrix, how: str, token: Tensor | None, notes: dict[str, Any]
+    A: SparseMatrix,
+    how: str,
+    token: Tensor | None,
+    notes: dict[str, Any],
+    failed: Tensor | None = None,
 ) -> Tensor:
     """(A^-1)_ii, (*B, n)."""
     P = A.pattern
     if P.has_full_diagonal:  # no mirror images needed: (i, i) is its own
         T = inverse_entries(A.values, _token(A, how, token), P.handle, how)
         return gather(T, Slots(torch.from_numpy(P.diagonal), P.nnz))
-    values, token, C = _completed(A, how, notes)
+    values, token, C = _completed(A, how, notes, failed)
     return gather(inverse_entries(values, token, C.pattern.handle, how), C.diagonal)
 
 

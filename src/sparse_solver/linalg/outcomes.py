@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..derivatives import solve as rule
 from ..derivatives.token import batch_of
-from ..errors import InaccurateSolveError, NonFiniteError, NotConvergedError
+from ..errors import NonFiniteError, code_of
 from ..matrix import SparseMatrix
 from ..matrix.plain import refuse_compiling
 from ..planning import BatchFactored, Direct
-from .contract import check_method, read_matrix
+from .contract import check_method, is_vector, read_matrix
 from .factor import Factor, make_factor
+from .fixed import read_fixed
+from .system import nan_where, solve_system
 
-__all__ = ["batch_behind", "code_of", "factorize_ex", "info_of"]
+__all__ = ["batch_behind", "factorize_ex", "info_of", "solve_inside"]
 
 _DIRECT = Direct()
 
@@ -83,18 +87,31 @@ def info_of(F: Factor) -> Tensor:
     for item, error in (batch.errors if batch else {}).items():
         try:
             with nullcontext() if F._fixed is None else F._fixed[0].own_numbering():
-                raise error
+                raise copy.copy(error)  # its numbering is changed on the way
         except (torch.linalg.LinAlgError, NonFiniteError) as named:
             info.view(-1)[item] = code_of(named, F.shape[-1])
             named.__traceback__ = None  # its frames would keep F
     return info.to(F.matrix.device)
 
 
-def code_of(error: Exception, n: int) -> int:
-    """A failure as torch.linalg's `info` numbers tell it."""
-    if isinstance(error, NonFiniteError):
-        return n + 1
-    if isinstance(error, (InaccurateSolveError, NotConvergedError)):
-        return -1
-    index = getattr(error, "index", None)
-    return -1 if index is None else index + 1
+def solve_inside(
+    A: SparseMatrix, b: Tensor, how: str, fixed: tuple[Any, Tensor] | None, modes: dict[str, Any]
+) -> tuple[Tensor, Tensor]:
+    """(x, info) where tensors stand for others: in torch.func's transforms and compiled code."""
+    tail = 1 if is_vector(A.shape, b.shape) else 2
+    if torch.broadcast_shapes(A.shape[:-2], b.shape[:-tail]) != A.shape[:-2] and A.ndim > 2:
+        raise ValueError(
+            f"A has shape {tuple(A.shape)} and b has shape {tuple(b.shape)}; solve_ex reports per item "
+            "of A, so b must not have more batch dimensions than A: expand A's values"
+        )
+    A = SparseMatrix(A.pattern, A.values)
+    reading = None if fixed is None else read_fixed(A.pattern, fixed)
+    inner = A if reading is None else reading[0].matrix(A)
+    token, info = rule.factor_ex(inner.values, inner.pattern, how)
+    x = solve_system(A, b, how, fixed=reading, token=token, **modes)
+    x = nan_where(info != 0, x, A.shape, b.shape)
+    if reading is not None:  # free unknowns in the numbering of all; n + 1; -1
+        free, n = reading[0].free, A.shape[-1]
+        ends = torch.tensor([0]), torch.tensor([n + 1, -1])
+        info = torch.cat([ends[0], free + 1, ends[1]]).to(info)[info.long()]
+    return x, info

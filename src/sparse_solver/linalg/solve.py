@@ -9,16 +9,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..errors import NonFiniteError
+from ..errors import NonFiniteError, code_of
 from ..info import Info
 from ..matrix import SparseMatrix
+from ..matrix.plain import is_plain
 from ..planning import Direct
 from .augmented import solve_augmented, solve_augmented_ex
 from .contract import check_method, check_system, is_vector, read_matrix
 from .factor import make_factor
 from .fixed import read_fixed
 from .lists import check_lists, each_item, is_list, solve_list
-from .outcomes import batch_behind, code_of, info_of
+from .outcomes import batch_behind, info_of, solve_inside
 from .system import nan_where, solve_system
 
 __all__ = ["SolveOutcome", "solve", "solve_ex"]
@@ -168,7 +169,8 @@ def solve_ex(
         0 where x is good; i > 0 where A is singular or not definite, unknown i (1-based) the first
         involved; -1 where no accurate solution was found; n + 1 for NaN or infinity in the input. x is
         NaN where info is not 0, and sends no gradient from there. The tuple's attribute `details` is
-        an `Info`, or None after a failure and for lists.
+        an `Info`, or None after a failure, for lists and inside transforms of torch.func. There, and
+        in compiled code, only what factoring finds out is reported, and failures of a solve raise.
 
     Examples
     --------
@@ -188,6 +190,8 @@ def solve_ex(
     options: dict[str, Any] = {"adjoint": adjoint, "transpose": transpose}
     if augmented:
         return _outcome(*solve_augmented_ex(A, b, how, options, fixed, constraints, nullspace))
+    if torch.compiler.is_compiling() or not is_plain(A.values) or not is_plain(b):
+        return _outcome(*solve_inside(A, b, how, fixed, options), None)
     if len(A.shape) > 2:
         return _solve_items(A, b, how, fixed, options)
     details = None
@@ -246,9 +250,7 @@ def _solve_items(
         )
     F = make_factor(A, how, fixed, reuse=True, tolerant=True)
     items = batch_behind(F)
-    if items is None:  # inside a transform, where failures are raised
-        x, info = F.solve(b, **modes), torch.zeros(batch, dtype=torch.int32, device=A.device)
-        return _outcome(x, info, None)
+    assert items is not None
     items.recording = True
     try:
         x = F.solve(b, **modes)

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..derivatives import solve as rule
 from ..matrix import SparseMatrix
 from ..matrix.plain import conjugate
-from .contract import REAL, check_system, is_vector
+from .contract import REAL, check_system, common_batch, is_vector
 from .fixed import Reduction
 
 __all__ = ["nan_where", "orient", "solve_system"]
@@ -101,14 +101,18 @@ def _solve_batch(
     """Items over matrices; batch dimensions in which A is one matrix become columns of one solve."""
     values, vector = A.values, is_vector(A.shape, b.shape)
     b = b.unsqueeze(-1) if vector else b  # (*B, n, k)
-    batch = torch.broadcast_shapes(values.shape[:-1], b.shape[:-2])
+    batch = common_batch(values.shape[:-1], b.shape[:-2])
     if values.ndim == 1:
         k = b.shape[-1]
         columns = b.movedim(-2, 0).flatten(1)  # (n, prod(B) k)
         x = _in_field_of(values, columns, conj, lambda b: rule_for(values, b, token), False)
         x = x.unflatten(1, (*batch, k)).movedim(0, -2)
     else:
-        x = _solve_items(values, b.expand(*batch, *b.shape[-2:]), token, rule_for, conj)
+
+        def solve(b: Tensor) -> Tensor:  # which is repeated last of all, so that nothing copies it
+            return _solve_items(values, b.expand(*batch, *b.shape[-2:]), token, rule_for)
+
+        x = _in_field_of(values, b, conj, solve, False)
     return x.squeeze(-1) if vector else x
 
 
@@ -117,7 +121,6 @@ def _solve_items(
     b: Tensor,
     token: Tensor,
     rule_for: Callable[[Tensor, Tensor, Tensor], Tensor],
-    conj: bool,
 ) -> Tensor:
     """x for values (*A, nnz) and b (*B, n, k), of which A broadcasts to B.
 
@@ -127,14 +130,13 @@ def _solve_items(
     own = (1,) * (len(batch) - values.ndim + 1) + tuple(values.shape[:-1])
     lone = [d for d, (one, all_) in enumerate(zip(own, batch, strict=True)) if one == 1 != all_]
     if not lone and len(own) == values.ndim - 1:
-        return _in_field_of(values, b, conj, lambda b: rule_for(values, b, token), False)
+        return rule_for(values, b, token)
     kept = [d for d in range(len(batch)) if d not in lone]
     sizes = [own[d] for d in kept] or [1]
     order = [*kept, len(batch), *lone, len(batch) + 1]
     columns = b.permute(order).reshape(*sizes, b.shape[-2], -1)
     values, token = values.reshape(*sizes, values.shape[-1]), token.reshape(sizes)
-    x = _in_field_of(values, columns, conj, lambda b: rule_for(values, b, token), False)
-    x = x.reshape([b.shape[d] for d in order])
+    x = rule_for(values, columns, token).reshape([b.shape[d] for d in order])
     return x.permute([order.index(d) for d in range(len(order))])
 
 

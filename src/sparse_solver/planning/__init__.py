@@ -2,6 +2,7 @@
 
 from .answers import Singular, chain, factored_or_singular, slogdet
 from .batch import BatchFactored
+from .batch_answers import chains, slogdets
 from .cache import clear_cache, obtain, planner_for, planner_of
 from .factored import Factored
 from .halves import halves
@@ -16,6 +17,7 @@ __all__ = [
     "Planner",
     "Singular",
     "chain",
+    "chains",
     "clear_cache",
     "decode",
     "factored_or_singular",
@@ -24,4 +26,5 @@ __all__ = [
     "planner_for",
     "planner_of",
     "slogdet",
+    "slogdets",
 ]

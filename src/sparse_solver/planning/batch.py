@@ -8,8 +8,10 @@ engines, which also finds the words for their failure. Large items go there at o
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,10 +26,10 @@ from .factored import Factored
 from .lanes import Lanes
 from .planner import Planner
 
-__all__ = ["BatchFactored"]
+__all__ = ["FAILURES", "BatchFactored", "first_of", "named"]
 
 _SIZEABLE = 2000  # unknowns from which the engines' work outweighs the interpreter's, for threads
-_FAILURES = (torch.linalg.LinAlgError, NonFiniteError)
+FAILURES = (torch.linalg.LinAlgError, NonFiniteError)
 _NAMED = 5  # failed items that a message lists
 
 
@@ -41,11 +43,20 @@ class BatchFactored:
         Copied.
     tolerant : bool
         Keep failures in `errors` rather than raise the first; failed items then solve to zero.
+    explicit : bool
+        For answers besides solves: prefer engines that give them, and keep items that are singular,
+        whose determinant is known, in `errors`. Nothing else is answered where there are any.
 
     Attributes
     ----------
     errors : dict of int to Exception
         Failed items.
+    numeric : BatchNumeric or None
+        The factors of all items in lanes, of which those in `served` are no good.
+    served : set of int
+        Items for which engines answer.
+    notes : dict
+        What `batch_answers.py` found out.
     recording : bool
         Whether items that fail while solving are kept in `errors` too.
 
@@ -57,30 +68,37 @@ class BatchFactored:
         The failure of the first item that has one, with its number in `.item`.
     """
 
-    def __init__(self, planner: Planner, values: np.ndarray, tolerant: bool = False) -> None:
-        self.planner = planner
+    def __init__(
+        self, planner: Planner, values: np.ndarray, tolerant: bool = False, explicit: bool = False
+    ) -> None:
+        self.planner, self.explicit = planner, explicit
         self._count, self.dtype = len(values), values.dtype
         self.errors: dict[int, Exception] = {}
         self.recording = False
         self._items: dict[int, Factored] = {}
-        self._numeric: BatchNumeric | None = None
+        self.numeric: BatchNumeric | None = None
+        self.notes: dict[str, Any] = {}
         self._reason, self._steps = "an empty batch", 0
         self._residual: float | None = None
         self._shared = False
-        self._served: set[int] = set()  # items solved by engines
+        self.served: set[int] = set()  # items solved by engines
         if not self._count or not planner.pattern.shape[0]:
             return
         lanes = _lanes(planner)
-        self._numeric, self._reason = lanes.factor(values)
-        if self._numeric is None:
+        self.numeric, self._reason = lanes.factor(values)
+        if self.numeric is None:
             left: Iterable[int] = range(self._count)
         else:
-            wrong = BAD | INDEFINITE | (0 if planner.assume == "auto" else UNSYMMETRIC)
-            left = np.flatnonzero(self._numeric.verdicts & wrong).tolist()
-        self._served = set(left)
-        self._factor(values, sorted(self._served))
-        if self.errors and not tolerant:
-            raise _first(self.errors)
+            left = np.flatnonzero(self.numeric.verdicts & (BAD | INDEFINITE | UNSYMMETRIC)).tolist()
+        self.served = set(left)
+        self._factor(values, sorted(self.served))
+        fatal = {
+            i: e
+            for i, e in self.errors.items()
+            if not explicit or not isinstance(e, SingularMatrixError)
+        }
+        if fatal and not tolerant:
+            raise first_of(fatal)
 
     def _factor(self, values: np.ndarray, which: list[int]) -> None:
         if not which:
@@ -88,7 +106,7 @@ class BatchFactored:
         planner = self._planner_of_items(len(which))
 
         def make(item: int) -> None:
-            self._items[item] = Factored(planner, values[item].copy())
+            self._items[item] = Factored(planner, values[item].copy(), None, self.explicit)
 
         self.errors |= self._each(which[:1], make)  # alone, so that all share its analysis
         self.errors |= self._each(which[1:], make)
@@ -101,8 +119,8 @@ class BatchFactored:
             item = which[k]
             try:
                 work(item)
-            except _FAILURES as error:
-                failed[item] = _named(error, item)
+            except FAILURES as error:
+                failed[item] = named(error, item)
             except ValueError as error:
                 raise ValueError(f"item {item}: {error}") from error
 
@@ -133,39 +151,45 @@ class BatchFactored:
     def __getitem__(self, item: int) -> Factored:
         """The factor of one item by an engine, made now if the lanes had it until here."""
         if item in self.errors:
-            raise self.errors[item]
+            raise copy.copy(self.errors[item])
         found = self._items.get(item)
         if found is None:
             if not 0 <= item < self._count:
                 raise IndexError(f"item {item} of a batch of {self._count}")
-            if self._numeric is None:  # a system without unknowns
+            if self.numeric is None:  # a system without unknowns
                 values = np.empty(self.planner.pattern.nnz, self.dtype)
             else:
-                values = self._numeric.values_of(item)
+                values = self.numeric.values_of(item)
             try:
-                found = Factored(self.planner, values)
-            except _FAILURES as error:
-                raise _named(error, item) from None
+                found = Factored(self.planner, values, None, self.explicit)
+            except FAILURES as error:
+                raise named(error, item) from None
             self._items[item] = found
         return found
 
     # ---- numbers ----
 
-    def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
-        """x with A_i x_i = b_i, or A_i^T x_i = b_i, for b of shape (items, n) or (items, n, k).
+    def solve(
+        self, b: np.ndarray, transposed: bool = False, index: np.ndarray | None = None
+    ) -> np.ndarray:
+        """x with A_i x_i = b_i, or A_i^T x_i = b_i, for b of shape (items, n) or (items, n, k); or as
+        many b as `index` has items.
 
         Failed items are zero: constant, so that no derivative passes through them.
         """
+        if self.errors and self.explicit:
+            raise first_of(self.errors)
+        if index is not None:
+            return self._solve_some(index, b, transposed)
         if not self._count or b.size == 0:
             return np.zeros(b.shape, b.dtype)
-        if self._numeric is None:
+        if self.numeric is None:
             x, left = np.empty(b.shape, b.dtype), list(range(self._count))
         else:
             # Checked whatever the method says: pivots decided beforehand need it.
-            x, bad, self._residual, self._steps = self._numeric.solve(
-                b, transposed, NORMWISE, COMPONENTWISE
-            )
-            left = sorted(self._served.union(bad.tolist()))
+            x, bad, self._residual, steps = self.numeric.solve(b, transposed, NORMWISE, COMPONENTWISE)
+            self._steps = int(steps.max())
+            left = sorted(self.served.union(bad.tolist()))
 
         def one(item: int) -> None:
             x[item] = 0
@@ -174,43 +198,33 @@ class BatchFactored:
 
         failed = self._each(left, one)
         if failed and not self.recording:
-            raise _first(failed)
+            raise first_of(failed)
         self.errors |= failed
         return x
 
+    def _solve_some(self, index: np.ndarray, b: np.ndarray, transposed: bool) -> np.ndarray:
+        """Repetitions of an item become columns."""
+        count = np.bincount(index, minlength=len(self))
+        order = np.argsort(index, kind="stable")
+        turn = np.empty(len(index), np.int64)  # which repetition each is
+        turn[order] = np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
+        columns = b[..., None] if b.ndim == 2 else b
+        wide = np.zeros((len(self), int(count.max(initial=0)), *columns.shape[1:]), b.dtype)
+        wide[index, turn] = columns
+        n, k = columns.shape[1:]
+        packed = np.ascontiguousarray(np.moveaxis(wide, 1, 2)).reshape(len(self), n, -1)
+        x = self.solve(packed, transposed).reshape(len(self), n, -1, k)
+        return x[index, :, turn].reshape(b.shape)
+
     def outer(self, y: np.ndarray, x: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """-y_i conj(x_j) at the nonzeros (i, j), summed over columns: (items, nnz)."""
-        if self._numeric is not None:
-            return self._numeric.outer(y, x, i, j)
+        if self.numeric is not None:
+            return self.numeric.outer(y, x, i, j)
         return outer_numbers(-y, x, i, j, y.ndim == 2)
-
-    def slogdet(self) -> tuple[np.ndarray, np.ndarray]:
-        """(sign, log|det|), (items,) both: (0, -inf) for singular items, NaN for other failures.
-
-        Raises
-        ------
-        Declined
-            If an item is served by an engine that offers none.
-        """
-        real = np.empty(0, self.dtype).real.dtype
-        if self._numeric is not None:
-            sign, size = self._numeric.slogdet()
-            left: Iterable[int] = self._served
-        else:
-            sign, size = np.ones(self._count, self.dtype), np.zeros(self._count, real)
-            left = range(self._count)
-        for item in left:
-            error = self.errors.get(item)
-            if error is not None:
-                singular = isinstance(error, SingularMatrixError)
-                sign[item], size[item] = (0, -np.inf) if singular else (np.nan, np.nan)
-            elif (attempt := self[item].attempt) is not None:
-                sign[item], size[item] = attempt.numeric.slogdet()
-        return sign, size
 
     def info(self, **facts: object) -> Info:
         """Facts on the batch and its latest solve."""
-        numeric, served = self._numeric, self._served
+        numeric, served = self.numeric, self.served
         if numeric is None:
             inner = next(iter(self._items.values()), None)
             base = self.planner.info() if inner is None else inner.info()
@@ -243,20 +257,20 @@ class BatchFactored:
         )
 
 
-def _named(error: Exception, item: int) -> Exception:
+def named(error: Exception, item: int) -> Exception:
     """The failure of an item, without the frames that it passed through, which would keep factors."""
     error.item = item  # type: ignore[attr-defined]
     error.__context__ = error.__cause__ = None
     return error.with_traceback(None)
 
 
-def _first(failed: dict[int, Exception]) -> Exception:
+def first_of(failed: dict[int, Exception]) -> Exception:
     """The first of several failures, naming the others."""
     first, *others = sorted(failed)
-    error = failed[first]
+    error = copy.copy(failed[first])  # whoever catches it may write on it
     if others and hasattr(error, "message"):
         names = ", ".join(map(str, others[:_NAMED])) + (", ..." if len(others) > _NAMED else "")
-        error.message += f" (and {len(others)} more failed: items {names})"
+        error.message += f" (and {len(others)} more failed: item{'s' * (len(others) > 1)} {names})"
     return error
 
 

@@ -19,6 +19,7 @@ from .symmetry import classify
 
 __all__ = ["Lanes"]
 
+_ASKED = 8  # items of which one must do to plan by
 _PAUSE = 16  # batches left to the engines after one that failed in the lanes for the most part
 _spent = 0.0  # estimated seconds of all batches of this process
 
@@ -60,10 +61,13 @@ class Lanes:
             except SingularMatrixError:
                 return None, "structurally singular"
             self._sound = True
-        symmetric, mirrored = self._symmetry(values[0])
-        if symmetric is None:
-            return None, "the pattern is not symmetric"
-        plan = self._plan(values[0], symmetric)
+        plan = None
+        for first in values[:_ASKED]:
+            if plan is None and np.isfinite(first).all():
+                symmetric, mirrored = self._symmetry(first)
+                if symmetric is None:
+                    return None, "the pattern is not symmetric"
+                plan = self._plan(first, symmetric)
         if plan is None:
             return None, "no row can be matched with each column"
         choice = self._choose(values, plan)
@@ -101,7 +105,7 @@ class Lanes:
         P = self.planner.pattern
         weak = self.planner.assume != "spd" and batched.weak_diagonal(P, first)
         key = "matched" if weak else "symmetric" if symmetric else "general"
-        if key not in self._plans:
+        if self._plans.get(key) is None:  # other values may be easier to match
             self._plans[key] = batched.eliminate(P, symmetric and not weak, first if weak else None)
             self.seconds = time.perf_counter() - began
         return self._plans[key]

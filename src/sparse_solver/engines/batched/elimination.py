@@ -7,6 +7,8 @@ positions (those of A + A^T, filled). For A = A^T, U = D L^T is not stored.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.sparse
@@ -78,25 +80,33 @@ class Elimination:
         """Rows of one block: A's values, L, U unless symmetric, pivots and their reciprocals."""
         return self.nnz + self.nnz_factor * (1 if self.symmetric else 2) + 2 * self.n
 
-    def factor_arguments(self) -> tuple[np.ndarray, ...]:
-        """What the kernel that factors reads."""
-        return (
-            self.pointer,
-            self.index,
-            self.row_pointer,
-            self.row_col,
-            self.row_place,
-            self.low_pointer,
-            self.low_value,
-            self.low_at,
-            self.high_pointer,
-            self.high_value,
-            self.high_at,
-        )
+    @cached_property
+    def mate(self) -> np.ndarray:
+        """The nonzero at (j, i) for each (i, j), where `upper` and `mirror` have them."""
+        mate = np.arange(self.nnz, dtype=np.int32)
+        mate[self.upper], mate[self.mirror] = self.mirror, self.upper
+        return mate
 
-    def solve_arguments(self) -> tuple[np.ndarray, ...]:
+    @property
+    def _halves(self) -> tuple[np.ndarray, ...]:
+        low = self.low_pointer, self.low_value, self.low_at
+        return (*low, self.high_pointer, self.high_value, self.high_at)
+
+    def factor_arguments(self) -> tuple[Any, ...]:
+        """What the kernel that factors reads."""
+        A = self.rows, self.cols, self.diagonal, self.upper, self.mirror
+        L = self.pointer, self.index, self.row_pointer, self.row_col, self.row_place
+        return (self.n, self.nnz, self.symmetric, *A, *L, *self._halves)
+
+    def solve_arguments(self) -> tuple[Any, ...]:
         """What the kernels that solve read."""
-        return self.row_order, self.col_order, self.rows, self.cols, self.pointer, self.index
+        A = self.row_order, self.col_order, self.rows, self.cols
+        return (self.n, self.nnz, *A, self.pointer, self.index)
+
+    def inverse_arguments(self) -> tuple[Any, ...]:
+        """What the kernel that computes entries of the inverse reads."""
+        A = self.rows, self.cols, self.mate
+        return (self.n, self.nnz, self.symmetric, *A, self.pointer, self.index, *self._halves)
 
 
 def weak_diagonal(pattern: Pattern, values: np.ndarray) -> bool:

@@ -182,24 +182,6 @@ def put(typing: Any, array: Any, row: Any, lane: Any, value: Any) -> tuple:
 # ---- arithmetic ----
 
 
-def _operation(combine: Callable, real: bool = False) -> Any:
-    """What an intrinsic of Lanes returns; `combine` works on lists of planes."""
-
-    def make(first: Any) -> tuple:
-        dtype = first.dtype
-        result = Lanes(_real(dtype) if real else dtype)
-
-        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            parts = (
-                _split(builder, kind.dtype, a) for kind, a in zip(signature.args, args, strict=True)
-            )
-            return _join(builder, combine(builder, *parts))
-
-        return result, generate
-
-    return make
-
-
 def _times(B: Any, x: list, y: list) -> list:
     if len(x) == 1:
         return [B.fmul(x[0], y[0], flags=_CONTRACT)]
@@ -234,28 +216,27 @@ def _call(B: Any, name: str, *args: Any) -> Any:
     return B.call(declared, args)
 
 
-_mul, _add, _sub = (
-    _operation(_times),
-    _operation(lambda B, x, y: [B.fadd(a, b) for a, b in zip(x, y, strict=True)]),
-    _operation(lambda B, x, y: [B.fsub(a, b) for a, b in zip(x, y, strict=True)]),
-)
-_fma = _operation(lambda B, c, x, y: _fused(B, c, x, y, False))
-_fms = _operation(lambda B, c, x, y: _fused(B, c, x, y, True))
-# Larger and smaller, where one NaN makes the outcome NaN.
-_max = _operation(lambda B, x, y: [_choose(B, ">", x[0], y[0])])
-_min = _operation(lambda B, x, y: [_choose(B, "<", x[0], y[0])])
-
-
 def _choose(B: Any, order: str, x: Any, y: Any) -> Any:
+    """Larger or smaller, where one NaN makes the outcome NaN."""
     better = B.or_(B.fcmp_ordered(order, x, y), B.fcmp_unordered("uno", x, x))
     return B.select(better, x, y)
+
+
+def _scaled(B: Any, x: list) -> tuple:
+    """(s, x / s, |x / s|^2) for complex x, s its larger part: squares of x might leave the range."""
+    tiny = 2.0**-1022 if isinstance(x[0].type.element, ir.DoubleType) else 2.0**-126
+    s = ir.Constant(x[0].type, [tiny] * WIDTH)
+    for part in x:
+        s = _choose(B, ">", s, _call(B, "fabs", part))
+    u = [B.fdiv(part, s) for part in x]
+    return s, u, B.fadd(B.fmul(u[0], u[0]), B.fmul(u[1], u[1]))
 
 
 def _modulus(B: Any, x: list) -> list:
     if len(x) == 1:
         return [_call(B, "fabs", x[0])]
-    square = B.fadd(B.fmul(x[0], x[0]), B.fmul(x[1], x[1]))
-    return [_call(B, "sqrt", square)]
+    s, _, square = _scaled(B, x)
+    return [B.fmul(s, _call(B, "sqrt", square))]
 
 
 def _taxicab(B: Any, x: list) -> list:
@@ -267,100 +248,65 @@ def _inverse(B: Any, x: list) -> list:
     one = ir.Constant(x[0].type, [1.0] * WIDTH)
     if len(x) == 1:
         return [B.fdiv(one, x[0])]
-    over = B.fdiv(one, B.fadd(B.fmul(x[0], x[0]), B.fmul(x[1], x[1])))
-    return [B.fmul(x[0], over), B.fneg(B.fmul(x[1], over))]
+    s, u, square = _scaled(B, x)
+    over = B.fdiv(B.fdiv(one, square), s)
+    return [B.fmul(u[0], over), B.fneg(B.fmul(u[1], over))]
 
 
-_modulus_of = _operation(_modulus, real=True)
-_taxicab_of = _operation(_taxicab, real=True)
-_inverse_of = _operation(_inverse)
-_conjugated = _operation(lambda B, x: [x[0], *(B.fneg(part) for part in x[1:])])
-_real_of = _operation(lambda B, x: x[:1], real=True)
-_root_of = _operation(lambda B, x: [_call(B, "sqrt", x[0])])
+def _typed(combine: Callable, real: bool, kinds: tuple) -> tuple:
+    """What an intrinsic of Lanes returns; `combine` works on lists of planes."""
+    dtype = kinds[0].dtype
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        parts = (_split(builder, kind.dtype, a) for kind, a in zip(kinds, args, strict=True))
+        return _join(builder, combine(builder, *parts))
+
+    return Lanes(_real(dtype) if real else dtype)(*kinds), generate
 
 
-@intrinsic
-def mul(typing: Any, x: Any, y: Any) -> tuple:
-    """Product."""
-    result, generate = _mul(x)
-    return result(x, y), generate
+# numba reads the number of arguments off the function, so there is a maker for each.
 
 
-@intrinsic
-def add(typing: Any, x: Any, y: Any) -> tuple:
-    """Sum."""
-    result, generate = _add(x)
-    return result(x, y), generate
+def _unary(combine: Callable, real: bool = False) -> Any:
+    @intrinsic
+    def operation(typing: Any, x: Any) -> tuple:
+        return _typed(combine, real, (x,))
+
+    return operation
 
 
-@intrinsic
-def sub(typing: Any, x: Any, y: Any) -> tuple:
-    """Difference."""
-    result, generate = _sub(x)
-    return result(x, y), generate
+def _binary(combine: Callable) -> Any:
+    @intrinsic
+    def operation(typing: Any, x: Any, y: Any) -> tuple:
+        return _typed(combine, False, (x, y))
+
+    return operation
 
 
-@intrinsic
-def fma(typing: Any, c: Any, x: Any, y: Any) -> tuple:
-    """C + x y."""
-    result, generate = _fma(c)
-    return result(c, x, y), generate
+def _ternary(combine: Callable) -> Any:
+    @intrinsic
+    def operation(typing: Any, c: Any, x: Any, y: Any) -> tuple:
+        return _typed(combine, False, (c, x, y))
+
+    return operation
 
 
-@intrinsic
-def fms(typing: Any, c: Any, x: Any, y: Any) -> tuple:
-    """C - x y."""
-    result, generate = _fms(c)
-    return result(c, x, y), generate
+mul = _binary(_times)
+add = _binary(lambda B, x, y: [B.fadd(a, b) for a, b in zip(x, y, strict=True)])
+sub = _binary(lambda B, x, y: [B.fsub(a, b) for a, b in zip(x, y, strict=True)])
+fma = _ternary(lambda B, c, x, y: _fused(B, c, x, y, False))  # c + x y
+fms = _ternary(lambda B, c, x, y: _fused(B, c, x, y, True))  # c - x y
+largest = _binary(lambda B, x, y: [_choose(B, ">", x[0], y[0])])  # of real numbers
+smallest = _binary(lambda B, x, y: [_choose(B, "<", x[0], y[0])])
+reciprocal = _unary(_inverse)
+conjugate = _unary(lambda B, x: [x[0], *(B.fneg(part) for part in x[1:])])
+root = _unary(lambda B, x: [_call(B, "sqrt", x[0])])  # of real numbers
+absolute = _unary(_modulus, real=True)
+size = _unary(_taxicab, real=True)  # |Re x| + |Im x|: |x| up to sqrt 2, and overflows no sooner than x
+real_part = _unary(lambda B, x: x[:1], real=True)
 
 
-@intrinsic
-def largest(typing: Any, x: Any, y: Any) -> tuple:
-    """The larger of real numbers; NaN if one is."""
-    result, generate = _max(x)
-    return result(x, y), generate
-
-
-@intrinsic
-def smallest(typing: Any, x: Any, y: Any) -> tuple:
-    """The smaller of real numbers; NaN if one is."""
-    result, generate = _min(x)
-    return result(x, y), generate
-
-
-@intrinsic
-def absolute(typing: Any, x: Any) -> tuple:
-    """|x|, real."""
-    result, generate = _modulus_of(x)
-    return result(x), generate
-
-
-@intrinsic
-def size(typing: Any, x: Any) -> tuple:
-    """|Re x| + |Im x|: like |x| up to a factor of sqrt 2, and never overflows before x does."""
-    result, generate = _taxicab_of(x)
-    return result(x), generate
-
-
-@intrinsic
-def reciprocal(typing: Any, x: Any) -> tuple:
-    """1 / x."""
-    result, generate = _inverse_of(x)
-    return result(x), generate
-
-
-@intrinsic
-def conjugate(typing: Any, x: Any) -> tuple:
-    """The complex conjugate; a real x as it is."""
-    result, generate = _conjugated(x)
-    return result(x), generate
-
-
-@intrinsic
-def root(typing: Any, x: Any) -> tuple:
-    """Square root of real numbers."""
-    result, generate = _root_of(x)
-    return result(x), generate
+# ---- constants ----
 
 
 @intrinsic
@@ -389,13 +335,6 @@ def from_real(typing: Any, array: Any, x: Any) -> tuple:
         return _join(builder, [args[1], *[nothing] * (_planes(array.dtype) - 1)])
 
     return Lanes(array.dtype)(array, x), generate
-
-
-@intrinsic
-def real_part(typing: Any, x: Any) -> tuple:
-    """Re x, real."""
-    result, generate = _real_of(x)
-    return result(x), generate
 
 
 @intrinsic

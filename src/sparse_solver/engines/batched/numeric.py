@@ -74,7 +74,7 @@ class BatchNumeric:
     ) -> None:
         began = time.perf_counter()
         self.plan, self.dtype, self.threads = plan, values.dtype, threads
-        self.items = len(values)
+        self.items, self.definite = len(values), definite
         self._spare = spare
         shape = -(-self.items // WIDTH), plan.height, WIDTH
         self.blocks = _take(spare, shape, values.dtype)
@@ -84,9 +84,7 @@ class BatchNumeric:
         self.eps = float(np.finfo(values.dtype).eps)
         flat, stride = _flat(values)
         kernel = _kernels().factor
-        p = plan
-        structure: tuple = (p.n, p.nnz, p.symmetric, p.rows, p.cols, p.diagonal, p.upper, p.mirror)
-        structure += p.factor_arguments()
+        structure = plan.factor_arguments()
 
         def work(first: int, last: int) -> None:
             kernel(
@@ -125,16 +123,16 @@ class BatchNumeric:
         def work(first: int, last: int) -> None:
             kernel(
                 self.blocks, self.norms, self._real, z, self.verdicts, first, last,
-                0 if p.symmetric else 1, limit, normwise * self.eps, p.n, p.nnz, *p.solve_arguments(),
+                0 if p.symmetric else 1, limit, normwise * self.eps, *p.solve_arguments(),
             )  # fmt: skip
 
         self._share(work, 8.0 * p.nnz_factor + 30.0 * p.nnz)
 
     def solve(
         self, b: np.ndarray, transposed: bool, normwise: float, componentwise: float
-    ) -> tuple[np.ndarray, np.ndarray, float, int]:
-        """(x, which are not accurate, largest backward error, most refinement steps) for b of shape
-        (items, n) or (items, n, k), of this dtype.
+    ) -> tuple[np.ndarray, np.ndarray, float, np.ndarray]:
+        """(x, which are not accurate, largest backward error, steps of refinement (items,)) for b of
+        shape (items, n) or (items, n, k), of this dtype.
         """
         p = self.plan
         columns = 1 if b.ndim == 2 else b.shape[2]
@@ -151,13 +149,12 @@ class BatchNumeric:
         def work(first: int, last: int) -> None:
             kernel(
                 self.blocks, self.norms, self._real, flat, stride, columns, 1, out, columns, verdicts,
-                errors, steps, first, last, mode, normwise, componentwise,
-                p.n, p.nnz, *p.solve_arguments(),
+                errors, steps, first, last, mode, normwise, componentwise, *p.solve_arguments(),
             )  # fmt: skip
 
         self._share(work, columns * (4.0 * p.nnz_factor + 10.0 * p.nnz))
         bad = np.flatnonzero(verdicts & BAD)
-        return x, bad, float(errors.max(initial=0.0)), int(steps.max(initial=0))
+        return x, bad, float(errors.max(initial=0.0)), steps
 
     def outer(self, y: np.ndarray, x: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
         """-y_i conj(x_j) at the nonzeros (i, j), summed over columns: (items, nnz)."""
@@ -173,18 +170,52 @@ class BatchNumeric:
         self._share(work, 8.0 * p.nnz * columns)
         return out
 
-    def slogdet(self) -> tuple[np.ndarray, np.ndarray]:
-        """(sign, log|det|) of each item, (items,) both, from the pivots; singular ones are not told."""
+    def inverse(self, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
+        """((A^-1)_ji at the nonzeros (i, j), (items, nnz); which are not accurate to `tolerance`, in
+        units of eps, as rows and columns of A and its inverse tell).
+        """
+        p, kernel = self.plan, _kernels().inverse
+        out = np.empty((self.items, p.nnz), self.dtype)
+        verdicts, flat = np.zeros(self.items, np.int64), out.reshape(-1)
+
+        def work(first: int, last: int) -> None:
+            kernel(
+                self.blocks, verdicts, self._real, flat, first, last, tolerance * self.eps,
+                *p.inverse_arguments(),
+            )  # fmt: skip
+
+        self._share(work, 2.0 * p.flops + 10.0 * p.nnz)
+        return out, np.flatnonzero(verdicts & BAD)
+
+    def _pivots(self) -> np.ndarray:
+        """(items, n), in double precision."""
         p = self.plan
         at = p.height - 2 * p.n
         planes = 2 if self.dtype.kind == "c" else 1
         rows = self.blocks.view(self._real.dtype).reshape(len(self.blocks), p.height, planes, WIDTH)
         pivots = rows[:, at : at + p.n].astype(np.float64).transpose(0, 3, 2, 1)
         pivots = pivots.reshape(-1, planes, p.n)[: self.items]
-        whole = pivots[:, 0] + 1j * pivots[:, 1] if planes == 2 else pivots[:, 0]
-        size = np.abs(whole)
+        return pivots[:, 0] + 1j * pivots[:, 1] if planes == 2 else pivots[:, 0]
+
+    def is_stable(self) -> np.ndarray:
+        """For which items elimination without pivoting was surely stable, (items,): for dominant
+        diagonals, if the pivots were taken from there, and for definite matrices.
+        """
+        p = self.plan
+        on_diagonal = np.array_equal(p.row_order, p.col_order)
+        stable = ((self.verdicts & DOMINANT) != 0) & on_diagonal
+        if self.definite or p.symmetric and self.dtype.kind != "c":
+            stable |= (self._pivots().real > 0).all(1)
+        return stable
+
+    def slogdet(self) -> tuple[np.ndarray, np.ndarray]:
+        """(sign, log|det|) of each item, (items,) both, from the pivots; of items that were judged
+        BAD they mean nothing.
+        """
+        p, pivots = self.plan, self._pivots()
+        size = np.abs(pivots)
         with np.errstate(all="ignore"):
-            sign = (whole / size).prod(1) * (_parity(p.row_order) * _parity(p.col_order))
+            sign = (pivots / size).prod(1) * (_parity(p.row_order) * _parity(p.col_order))
             return sign.astype(self.dtype), np.log(size).sum(1).astype(self._real.dtype)
 
     def _share(self, work: Callable[[int, int], None], operations: float) -> None:
@@ -192,7 +223,7 @@ class BatchNumeric:
         blocks = len(self.blocks)
         threads = min(self.threads, 1 + int(operations * self.items / _SPAN))
         pieces = min(blocks, _CHUNKS * threads if threads > 1 else 1)
-        bounds = np.linspace(0, blocks, pieces + 1).astype(int).tolist()
+        bounds = [blocks * k // pieces for k in range(pieces + 1)]
         share(lambda k: work(bounds[k], bounds[k + 1]), pieces, threads)
 
 

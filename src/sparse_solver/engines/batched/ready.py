@@ -5,19 +5,20 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from ...matrix import Pattern
-from ..stamps import is_stamped, stamp
+from ..stamps import forget_other_versions, is_stamped, stamp
 from .elimination import eliminate
 from .numeric import BatchNumeric, load_kernels
 
 __all__ = ["state", "warm_up"]
 
 log = logging.getLogger("sparse_solver")
-_SOURCES = (Path(__file__).with_name("kernels.py"),)  # the one file that numba looks at
+_SOURCES = tuple(sorted(Path(__file__).parent.glob("*.py")))
 _compiled: set[str] = set()  # element types whose kernels are in this process
 
 
@@ -25,7 +26,13 @@ def state(dtype: str) -> str:
     """One of "compiled" (in this process), "on disk" and "cold"."""
     if dtype in _compiled:
         return "compiled"
-    return "on disk" if is_stamped(f"batched-{dtype}", _SOURCES) else "cold"
+    return "on disk" if _on_disk(dtype) else "cold"
+
+
+@lru_cache
+def _on_disk(dtype: str) -> bool:
+    """Looked at once: this is asked before every batch."""
+    return is_stamped(f"batched-{dtype}", _SOURCES)
 
 
 def warm_up(dtype: str) -> bool:
@@ -39,12 +46,16 @@ def warm_up(dtype: str) -> bool:
             "'python -m sparse_solver warmup' does it ahead",
             dtype,
         )
-    if load_kernels() is None:
+    kernels = load_kernels()
+    if kernels is None:
         return False
+    if not is_stamped("batched-*", _SOURCES):
+        forget_other_versions(kernels.factor.stats.cache_path)
     _use_everything(np.dtype(dtype))
     _compiled.add(dtype)
     if before == "cold":
         stamp(f"batched-{dtype}", _SOURCES)
+        _on_disk.cache_clear()
     log.info("the kernels of batches are ready for %s after %.1f s", dtype, time.perf_counter() - began)
     return True
 
@@ -57,3 +68,4 @@ def _use_everything(dtype: np.dtype) -> None:
     F.suspect(np.ones(2), 1e9, 1e3)
     x, *_ = F.solve(np.ones((1, 2), dtype), False, 1e3, 1e7)
     F.outer(x, x, P.rows.numpy(), P.cols.numpy())
+    F.inverse(1e4)

@@ -236,3 +236,23 @@ def test_upper_triangular_with_growing_solutions(engine):
     n = 30
     A = np.eye(n) - np.triu(np.ones((n, n)), 1)
     assert_fine(A, torch.float64, engine)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whole_numbers_on_kept_pivots(seed):
+    """Exactly singular matrices among regular ones, on one pattern: what rounding leaves of a pivot
+    that was chosen for other values must not pass for one. Found by such a search.
+    """
+    rng = np.random.default_rng(seed)
+    for _ in range(8):
+        n = int(rng.integers(3, 14))
+        i, j = np.nonzero((rng.random((n, n)) < 0.4) | np.eye(n, dtype=bool))
+        pattern = ss.Pattern(torch.tensor(i), torch.tensor(j), (n, n))
+        for _ in range(30):
+            values = rng.integers(-3, 4, len(i)).astype(float)
+            dense = np.zeros((n, n))
+            dense[i, j] = values
+            _, code = ss.solve_ex(
+                pattern.assemble(torch.tensor(values)), torch.ones(n, dtype=torch.float64)
+            )
+            assert (code.item() == 0) == (np.linalg.matrix_rank(dense) == n), dense

@@ -317,17 +317,21 @@ class Planner:
             self._random = random_vector(eq.n)
         if not probe(eq, attempt.numeric, self._random):
             return attempt
+        singular = None
         try:
             if self.is_regular(eq, attempt):
                 return attempt
-        except SingularMatrixError:
+        except SingularMatrixError as verdict:
             if attempt.fresh:
                 raise
+            singular = verdict
         # The suspicion came from a factor that is itself no good, or made as for other values: ask
         # better ones.
         for other in self.others(attempt, eq, kind):
             if self.is_regular(eq, other):
                 return other
+        if singular is not None:  # and nobody contradicts: engines decline where a pivot is zero
+            raise singular
         return attempt
 
     def is_regular(self, eq: Equations, attempt: Attempt) -> bool | None:

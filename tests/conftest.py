@@ -18,13 +18,8 @@ def pytest_collection_modifyitems(items):
     """Element types for which half a minute would go into compiling are left to the slow run."""
     for item in items:
         name = item.name
-        if "multifrontal" in item.nodeid:
-            late = ("float32", "complex64", "complex128")
-        elif "test_batch" in item.nodeid:
-            late = ("float32", "complex64")
-        else:
-            continue
-        if any(dtype in name for dtype in late):
+        compiled = "multifrontal" in item.nodeid or "test_batch" in item.nodeid
+        if compiled and any(dtype in name for dtype in ("float32", "complex64", "complex128")):
             item.add_marker(pytest.mark.slow)
 
 

@@ -56,7 +56,11 @@ def pair(f):
     return ss.ElementSum(f, TETS), ss.ElementSum(f, TETS, compile=True)
 
 
-@pytest.mark.parametrize("f", [neo_hookean, functions, with_nodes], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "f",
+    [pytest.param(neo_hookean, marks=pytest.mark.slow), functions, with_nodes],
+    ids=lambda f: f.__name__,
+)
 @pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), F64])
 def test_the_same_numbers(f, dtype):
     plain, fast = pair(f)

@@ -2,17 +2,18 @@
 
     python benchmarks/engines.py                                         # all, about 10 minutes
     python benchmarks/engines.py --problems 2d-500,3d-40 --only factor,solve
-    python benchmarks/engines.py --only start                            # compilation alone
+    python benchmarks/engines.py --only start --add                      # compilation; the rest is kept
 
 All figures of a matrix come from one plan with default options, and every factorisation has new
-values. Answers are checked before anything is timed. Results go to benchmarks/results/engines.json.
+values. Answers are checked before anything is timed. After every
+problem the results so far go to benchmarks/results/engines.json.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,7 @@ def main() -> None:
     parser.add_argument("--least", type=int, default=3, help="runs at least")
     parser.add_argument("--smoke", action="store_true", help="tiny problems, nothing compiled anew")
     parser.add_argument("--out", type=Path, default=harness.RESULTS / "engines.json")
+    parser.add_argument("--add", action="store_true", help="keep what the file has of other problems")
     args = parser.parse_args()
     args.turn = TURN
     if args.smoke:
@@ -165,13 +167,15 @@ def main() -> None:
         names.remove("PARDISO")
         print(f"PARDISO is skipped: {pardiso.why_not()}")
     results: dict[str, Any] = {}
+    if args.add and args.out.exists():
+        results = json.loads(args.out.read_text())["results"]
     if set(args.only) - {"start"}:
         for name in args.problems:
             only = args.only
             if args.smoke and name != SMOKE[0]:  # a process each: once is enough
                 only = [section for section in only if section != "memory"]
-            results[name] = measure(name, names, only, args)
-            print(f"{name} done", file=sys.stderr, flush=True)
+            results[name] = results.get(name, {}) | measure(name, names, only, args)
+            harness.write_json(args.out, {"benchmark": "engines", "results": results})
     if "start" in args.only:
         results["start"] = apart.startup(cold=not args.smoke, runs=1 if args.smoke else 3)
     missed = targets.report(results)

@@ -29,6 +29,7 @@ from .scalars import is_real, one_of
 __all__ = ["below_front", "gather", "inverse_front"]
 
 _SMALL = 100  # rows of a front up to which our own kernels are used
+_MIRRORED = 200  # rows of Z22 up to which filling both triangles, for a general product, is worth it
 
 
 @njit(**INNER)
@@ -64,7 +65,7 @@ def gather(F, c, block, Z, arena, kept, lane_size, lane):
         else:
             for i in range(j, r):
                 to[i] = source[rel[i]]
-    if ub == r:  # a single block: both triangles, for the product below
+    if ub == r and r <= _MIRRORED:  # both triangles, for the product below
         for j in range(j0, j1):
             for i in range(j + 1, r):
                 U[i * r + j] = U[j * r + i].conjugate()
@@ -82,6 +83,9 @@ def product_rows(U, r, k, Y, ldy, w, out, ldo, add, machine):
     D = move(U, block_start(k, b, r))
     if b == r and r <= _SMALL and is_real(U[0]):
         call_kernel(machine[COLUMNS], (to, ldo, D, r, Y, ldy, 1, r, r, w, add, machine))
+        return
+    if b == r and r <= _MIRRORED:
+        gemm(machine[GEMM], (78, 78, r, w, r, -one, U, r, Y, ldy, beta, to, ldo))
         return
     hemm(machine[HEMM], (76, 76, width, w, -one, D, r - i0, move(Y, i0), ldy, beta, to, ldo))
     rest = r - i0 - width

@@ -29,7 +29,7 @@ from ..matrix.pattern import pattern_of
 from ..matrix.plain import is_plain, numbers
 from ..matrix.products import outer_numbers, product, sampled_outer
 from ..matrix.rule import Rule
-from ..planning import BatchFactored, Factored, Planner, obtain, planner_of
+from ..planning import BatchFactored, Factored, Planner, obtain, passes_for, planner_of
 from .token import batch_of, factors_of, token_of
 
 __all__ = ["factor", "solve"]
@@ -111,6 +111,8 @@ def _gradient_numbers(
 ) -> np.ndarray:
     """-lambda_i conj(x_j) at the nonzeros."""
     batch = batch_of(token) if token.ndim else None
+    if vector and not token.ndim:
+        return passes_for(x.dtype).outer(-lam, x, i, j)
     if batch is None or batch[1] is not None:
         return outer_numbers(-lam, x, i, j, vector)
     kept = 1 if vector else 2

@@ -52,6 +52,12 @@ def test_same_bits(compiled, n, full, dtype):
                 same(own.residual(*given), plain.residual(*given))
             at = P.rows.numpy(), P.cols.numpy()
             same([own.outer(x, b, *at)], [plain.outer(x, b, *at)])
+            here = np.arange(P.nnz)
+            assert own.mirrored(values, here, here)
+            for changed in (0, P.nnz // 2, P.nnz - 1):
+                there = here.copy()
+                there[changed] = (changed + 1) % P.nnz
+                assert own.mirrored(values, here, there) == plain.mirrored(values, here, there)
     finally:
         torch.set_num_threads(before)
 
@@ -65,6 +71,8 @@ def test_what_is_not_finite_is_seen(compiled, bad):
         wrong = values.copy()
         wrong[at] = bad
         assert not np.isfinite(own.sizes(P, wrong)[2])
+        here = np.arange(P.nnz)
+        assert own.mirrored(wrong, here, here) == plain.mirrored(wrong, here, here)
     for at in (0, 15, 29):
         for transposed in (False, True):
             for which in (0, 1):

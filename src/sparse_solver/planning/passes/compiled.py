@@ -17,7 +17,7 @@ class Compiled:
 
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
-        self._sizes, self._residual, self._outer = compile_for(dtype)
+        self._sizes, self._residual, self._outer, self._mirrored = compile_for(dtype)
 
     def sizes(
         self, pattern: Pattern, values: np.ndarray
@@ -59,6 +59,13 @@ class Compiled:
         given = y, x, rows, cols, out
         by_parts(len(rows), len(rows), lambda start, stop: self._outer(*given, start, stop))
         return out
+
+    def mirrored(self, values: np.ndarray, upper: np.ndarray, mirror: np.ndarray) -> bool:
+        """As `plain.mirrored`."""
+        given = values, upper, mirror
+        return all(
+            by_parts(len(upper), len(values), lambda start, stop: self._mirrored(*given, start, stop))
+        )
 
 
 def _joined(parts: list[tuple[float, ...]], how: str) -> list[float]:

@@ -62,11 +62,20 @@ def _outer(y, x, rows, cols, out, start, stop):
         out[e] = y[rows[e]] * x[cols[e]]
 
 
-def compile_for(dtype: np.dtype) -> tuple[Any, Any, Any]:
-    """(sizes, residual, outer) for this real dtype."""
+@njit(**_options)
+def _mirrored(values, upper, mirror, start, stop):
+    for e in range(start, stop):
+        if values[upper[e]] != values[mirror[e]]:
+            return False
+    return True
+
+
+def compile_for(dtype: np.dtype) -> tuple[Any, Any, Any, Any]:
+    """(sizes, residual, outer, mirrored) for this real dtype."""
     f, i = types.Array(types.float64 if dtype.char == "d" else types.float32, 1, "C"), types.int64
     narrow, wide = types.int32[::1], types.int64[::1]
     _sizes.compile((narrow, wide, f, f, f, i, i))
     _residual.compile((narrow, narrow, f, f, f, f, types.boolean, f, i, i))
     _outer.compile((f, f, wide, wide, f, i, i))
-    return _sizes, _residual, _outer
+    _mirrored.compile((f, wide, wide, i, i))
+    return _sizes, _residual, _outer, _mirrored

@@ -11,7 +11,7 @@ from ...matrix import Pattern
 from ...matrix.products import outer_numbers
 from ...matrix.threads import by_parts
 
-__all__ = ["outer", "residual", "sizes"]
+__all__ = ["mirrored", "outer", "residual", "sizes"]
 
 _largest, _smallest = np.maximum.reduce, np.minimum.reduce  # without the methods' detours
 
@@ -81,3 +81,13 @@ def residual(
 def outer(y: np.ndarray, x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
     """y_i conj(x_j) at the nonzeros, for vectors."""
     return outer_numbers(y, x, rows, cols, True)
+
+
+def mirrored(values: np.ndarray, upper: np.ndarray, mirror: np.ndarray) -> bool:
+    """Whether the numbers at places `upper` and `mirror` are the very same."""
+
+    def entries(start: int, stop: int) -> bool:
+        here = slice(start, stop)
+        return np.array_equal(values.take(upper[here]), values.take(mirror[here]))
+
+    return all(by_parts(len(upper), len(values), entries))

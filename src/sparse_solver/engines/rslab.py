@@ -201,6 +201,7 @@ class Rslab(Engine):
         if symbolic.process != os.getpid():
             raise Declined(_FORKED)
         start = time.perf_counter()
+        assert symbolic.take is not None
         data = values.take(symbolic.take)
         try:
             if isinstance(recycle, _RslabNumeric) and symbolic.path == "klu":

@@ -47,8 +47,7 @@ class Equations:
         self.pattern, self.values = pattern, values
         self.n = pattern.shape[0]
         self.eps = _EPS[values.dtype.char]
-        self.passes = passes_for(values.dtype)
-        found = self.passes.sizes(pattern, values)
+        found = passes_for(values.dtype).sizes(pattern, values)
         # Sums of |a_ij|; |a_ii|, zero where none is stored; their excess over the rest of the row
         self.row_sums, self.diagonal, self.norm, self.margin = found
         if not math.isfinite(self.norm):
@@ -93,7 +92,8 @@ class Equations:
     def _facts(
         self, x: np.ndarray, b: np.ndarray, transposed: bool
     ) -> tuple[np.ndarray, float, float, float]:
-        return self.passes.residual(self.pattern, self.values, self.diagonal, x, b, transposed)
+        given = self.pattern, self.values, self.diagonal
+        return passes_for(x.dtype).residual(*given, x, b, transposed)
 
     def judge(self, x: np.ndarray, b: np.ndarray, transposed: bool) -> tuple[np.ndarray, bool, float]:
         """(r, accurate, error): the residual, as above, whether x is accurate in both senses, and (at

@@ -6,6 +6,7 @@ import argparse
 
 from .engines import REGISTRY, batched
 from .engines.multifrontal import ready
+from .planning import passes
 
 
 def main() -> None:
@@ -13,7 +14,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sparse_solver", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     warmup = commands.add_parser(
-        "warmup", help="compile the multifrontal engine and the kernels of batches"
+        "warmup", help="compile the multifrontal engine, the kernels of batches and the passes"
     )
     dtypes = REGISTRY["multifrontal"].dtypes
     warmup.add_argument("dtypes", nargs="*", default=["float64"], help=f"of {', '.join(dtypes)}")
@@ -35,6 +36,9 @@ def main() -> None:
         before = batched.state(dtype)
         batched.warm_up(dtype)
         print(f"{dtype}, batches: {before}, ready")
+        before = passes.state(dtype)
+        passes.warm_up(dtype)
+        print(f"{dtype}, passes: {before}, ready")
 
 
 if __name__ == "__main__":

@@ -37,10 +37,6 @@ def define(schema: str, run: Callable[..., Tensor], fake: Callable[..., Tensor])
     return plain, getattr(torch.ops.sparse_solver, name).default
 
 
-def _host(t: Tensor) -> np.ndarray:
-    return numbers(t if t.device.type == "cpu" else t.cpu())
-
-
 def over_items(
     compute: Callable[..., np.ndarray],
     values: Tensor,
@@ -51,8 +47,8 @@ def over_items(
 ) -> Tensor:
     """``compute(factored, *others)`` for each item, stacked: values (*B, nnz), others (*B, ...)."""
     batch = values.shape[:-1]
-    items = factors_of(token) or _items(_host(values), pattern_of(pattern), how)
-    arrays = [_host(t).reshape(len(items), *t.shape[len(batch) :]) for t in others]
+    items = factors_of(token) or _items(numbers(values), pattern_of(pattern), how)
+    arrays = [numbers(t).reshape(len(items), *t.shape[len(batch) :]) for t in others]
     results = []
     for i, item in enumerate(items):
         try:
@@ -83,8 +79,8 @@ def over_batch(
     if found is None:
         if factors_of(token) is not None:
             return None
-        found = _batch(_host(values), pattern_of(pattern), how), None
-    flat = [_host(t).reshape(shape.numel(), *t.shape[len(shape) :]) for t in others]
+        found = _batch(numbers(values), pattern_of(pattern), how), None
+    flat = [numbers(t).reshape(shape.numel(), *t.shape[len(shape) :]) for t in others]
     out = compute(*found, *flat)
     return torch.from_numpy(out.reshape(*shape, *out.shape[1:])).to(values.device)
 
@@ -105,7 +101,7 @@ def _batch(values: np.ndarray, P: Pattern, how: str) -> BatchFactored:
 
 
 def _factor_plain(values: Tensor, P: Pattern, how: str) -> Tensor:
-    return token_of(_items(_host(values), P, how), values.shape[:-1])
+    return token_of(_items(numbers(values), P, how), values.shape[:-1])
 
 
 _, _factor_op = define(

@@ -29,7 +29,7 @@ from ..matrix.pattern import pattern_of
 from ..matrix.plain import is_plain, numbers
 from ..matrix.products import outer_numbers, product, sampled_outer
 from ..matrix.rule import Rule
-from ..planning import BatchFactored, Factored, Planner, obtain, planner_of
+from ..planning import BatchFactored, Factored, Planner, obtain, passes_for, planner_of
 from .token import batch_of, factors_of, token_of
 
 __all__ = ["factor", "solve"]
@@ -50,7 +50,7 @@ def _factor(values: Tensor, pattern: int, how: str) -> Tensor:
 
 
 def _factor_plain(values: Tensor, P: Pattern, how: str) -> Tensor:
-    v = _host(values)
+    v = numbers(values)
     if v.ndim == 1:
         return token_of([obtain(P, how, v)], ())
     return token_of(_factor_batch(planner_of(P, how, v.dtype), v), v.shape[:-1])
@@ -58,17 +58,13 @@ def _factor_plain(values: Tensor, P: Pattern, how: str) -> Tensor:
 
 def _factor_ex(values: Tensor, pattern: int, how: str) -> tuple[Tensor, Tensor]:
     """A token (*B), and what happened to each item in torch.linalg's numbers."""
-    v, P = _host(values), pattern_of(pattern)
+    v, P = numbers(values), pattern_of(pattern)
     shape = values.shape[:-1]
     batch = _factor_batch(planner_of(P, how, v.dtype), v, tolerant=True)
     info = torch.zeros(shape.numel(), dtype=torch.int32)
     for item, error in batch.errors.items():
         info[item] = code_of(error, P.shape[0])
     return token_of(batch, shape), info.reshape(shape).to(values.device)
-
-
-def _host(t: Tensor) -> np.ndarray:
-    return numbers(t if t.device.type == "cpu" else t.cpu())
 
 
 def _factor_batch(planner: Planner, values: np.ndarray, tolerant: bool = False) -> BatchFactored:
@@ -86,8 +82,8 @@ def _flattened(a: np.ndarray, kept: int) -> np.ndarray:
 
 def _solve(values: Tensor, b: Tensor, token: Tensor, pattern: int, how: str, trans: bool) -> Tensor:
     """Values (*B, nnz), token (*B); b (*B, n) or (*B, n, k)."""
-    x = torch.from_numpy(_solve_numbers(values, _host(b), token, pattern, how, trans))
-    return x if b.device.type == "cpu" else x.to(b.device)
+    x = torch.from_numpy(_solve_numbers(values, numbers(b), token, pattern, how, trans))
+    return x if b.is_cpu else x.to(b.device)
 
 
 def _solve_numbers(
@@ -96,10 +92,10 @@ def _solve_numbers(
     found = batch_of(token)
     if values.ndim == 1 and found is None:
         factors = factors_of(token)
-        factored = factors[0] if factors else obtain(pattern_of(pattern), how, _host(values))
+        factored = factors[0] if factors else obtain(pattern_of(pattern), how, numbers(values))
         return factored.solve(b, trans)
     if found is None:
-        v = _host(values)
+        v = numbers(values)
         found = _factor_batch(planner_of(pattern_of(pattern), how, v.dtype), v), None
     batch, index = found
     items = _flattened(b, b.ndim - values.ndim + 1)
@@ -111,6 +107,8 @@ def _gradient_numbers(
 ) -> np.ndarray:
     """-lambda_i conj(x_j) at the nonzeros."""
     batch = batch_of(token) if token.ndim else None
+    if vector and not token.ndim:
+        return passes_for(x.dtype).outer(-lam, x, i, j)
     if batch is None or batch[1] is not None:
         return outer_numbers(-lam, x, i, j, vector)
     kept = 1 if vector else 2
@@ -175,7 +173,7 @@ def factor_anew(values: Tensor, planner: Planner, tolerant: bool = False) -> Ten
     """A token (*B) for fresh factors of values (*B, nnz), which no cache keeps; if `tolerant`, with
     the failures of a batch's items kept on the batch rather than raised.
     """
-    v = _host(values)
+    v = numbers(values)
     if v.ndim == 1:
         return token_of([Factored(planner, v.copy())], ())
     return token_of(_factor_batch(planner, v, tolerant), v.shape[:-1])
@@ -234,19 +232,20 @@ class _Solve(Rule):
             return (None,) * 8
         values, x, token, rows, cols = ctx.saved_tensors
         how = ctx.pattern, ctx.how, not ctx.trans
-        i, j = (cols, rows) if ctx.trans else (rows, cols)
         vector = x.ndim == values.ndim
         A_bar = None
-        if not torch.is_grad_enabled() and is_plain(g) and g.device.type == "cpu":
+        if not torch.is_grad_enabled() and is_plain(g) and g.is_cpu:
             # No graph to build: the same two lines as below on bare numbers.
             lam = _solve_numbers(values, numbers(g).conj(), token, *how).conj()
             if ctx.needs_input_grad[0]:
+                i, j = (cols, rows) if ctx.trans else (rows, cols)
                 places = i.numpy(), j.numpy()
                 A_bar = torch.from_numpy(_gradient_numbers(lam, numbers(x), token, *places, vector))
             return A_bar, torch.from_numpy(lam), None, None, None, None, None, None
         # A^H lambda = g  <=>  A^T conj(lambda) = conj(g)
         lam = _Solve.apply(values, g.conj(), token, rows, cols, *how).conj()
         if ctx.needs_input_grad[0]:
+            i, j = (cols, rows) if ctx.trans else (rows, cols)
             A_bar = sampled_outer(-lam, x, i, j, vector=vector)
         return A_bar, lam, None, None, None, None, None, None
 

@@ -201,7 +201,8 @@ class Rslab(Engine):
         if symbolic.process != os.getpid():
             raise Declined(_FORKED)
         start = time.perf_counter()
-        data = values[symbolic.take]
+        assert symbolic.take is not None
+        data = values.take(symbolic.take)
         try:
             if isinstance(recycle, _RslabNumeric) and symbolic.path == "klu":
                 handle = recycle.handle

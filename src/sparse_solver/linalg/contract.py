@@ -79,7 +79,7 @@ def check_system(A: SparseMatrix, b: Any) -> None:
             and b.ndim in (1, 2)
             and b.shape[0] == A.pattern.shape[0]
             and b.dtype == v.dtype
-            and b.device == v.device
+            and (b.is_cpu and v.is_cpu or b.device == v.device)
             and b.layout == torch.strided
         ):
             return

@@ -20,7 +20,7 @@ from .plain import is_plain, numbers
 from .rule import Rule
 from .threads import by_parts
 
-_FEW = 2000  # triplets up to which torch's operation costs less than a rule of our own
+_FEW = 20_000  # triplets up to which torch's operation costs less than a rule of our own
 
 __all__ = ["Slots", "gather", "scatter_sum"]
 
@@ -41,6 +41,16 @@ class Slots:
         self._incidence: tuple[np.ndarray, np.ndarray] | None = None
         self._ones: dict[np.dtype, np.ndarray] = {}
         self._devices: dict[torch.device, Tensor] = {}
+        self._zeros: dict[torch.dtype, Tensor] = {}
+
+    def zeros(self, dtype: torch.dtype) -> Tensor:
+        """As many as there are places, on the host: read, never written to."""
+        zeros = self._zeros.get(dtype)
+        if zeros is None:
+            with torch.inference_mode(False):
+                zeros = torch.zeros(self.size, dtype=dtype, device="cpu")
+            self._zeros[dtype] = zeros
+        return zeros
 
     def on(self, device: torch.device) -> Tensor:
         """The index on `device`, copied there once."""
@@ -129,7 +139,11 @@ class _Gather(Rule):
 def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
     """Sum triplets by place: t (*B, m) -> (*B, nnz). Differentiable to any order."""
     # A compiler differentiates and fuses torch's own operation.
-    if t.shape[-1] <= _FEW or torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():
+        return _index_add(t, slots)
+    if t.shape[-1] <= _FEW:
+        if t.ndim == 1 and t.is_cpu and is_plain(t):
+            return slots.zeros(t.dtype).index_add(0, slots.index, t)
         return _index_add(t, slots)
     return _ScatterSum.apply(t, slots)
 

@@ -31,13 +31,8 @@ def is_plain(t: Tensor) -> bool:
 
 
 def numbers(t: Tensor) -> np.ndarray:
-    """The memory of a plain CPU tensor, without its graph."""
-    t = t.detach()
-    if t.is_complex():
-        t = t.resolve_conj()
-    if t.is_neg():
-        t = t.resolve_neg()
-    return t.numpy()
+    """The memory of a plain tensor, brought to the host, without its graph."""
+    return t.numpy(force=True)
 
 
 def refuse_compiling(what: str) -> None:

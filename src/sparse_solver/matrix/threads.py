@@ -9,6 +9,7 @@ from __future__ import annotations
 import _thread
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -17,13 +18,17 @@ __all__ = ["by_parts", "share"]
 _WORTH_SHARING = 200_000  # numbers from which a pass over them is worth another thread
 
 
-def by_parts(n: int, work: int, do: Callable[[int, int], None]) -> None:
-    """Call ``do(start, stop)`` for parts of range(n), on torch's number of threads where `work`, the
-    numbers touched, is large. Each part must give what the whole would.
+def by_parts(n: int, work: int, do: Callable[[int, int], Any]) -> list[Any]:
+    """What ``do(start, stop)`` returns for parts of range(n), on torch's number of threads where
+    `work`, the numbers touched, is large. Each part must give what the whole would.
     """
     parts = min(torch.get_num_threads(), n) if work >= _WORTH_SHARING else 1
+    if parts <= 1:
+        return [do(0, n)]
     bounds = [n * k // parts for k in range(parts + 1)]
-    share(lambda k: do(bounds[k], bounds[k + 1]), parts, parts)
+    results: list[Any] = []  # in any order
+    share(lambda k: results.append(do(bounds[k], bounds[k + 1])), parts, parts)
+    return results
 
 
 def share(work: Callable[[int], None], count: int, threads: int) -> None:

@@ -7,6 +7,7 @@ from .cache import clear_cache, obtain, planner_for, planner_of
 from .factored import Factored
 from .halves import halves
 from .method import ASSUMPTIONS, Direct, decode
+from .passes import passes_for
 from .planner import Planner
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "factored_or_singular",
     "halves",
     "obtain",
+    "passes_for",
     "planner_for",
     "planner_of",
     "slogdet",

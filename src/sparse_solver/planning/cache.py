@@ -114,7 +114,8 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray, explicit: bool = Fals
     kept = None  # now the spare alone holds it, if anything does
     factored = Factored(slot.planner, values.copy(), spare, explicit)
     slot.factored = factored
-    _limit(slot)
+    if spare is None:  # what takes another's place takes no more than that
+        _limit(slot)
     return factored
 
 
@@ -123,6 +124,9 @@ def _same(kept: np.ndarray, values: np.ndarray) -> bool:
     if kept[:_FIRST].tobytes() != values[:_FIRST].tobytes():
         return False
     return len(kept) <= _FIRST or np.array_equal(kept.view(np.uint8), values.view(np.uint8))
+
+
+_has_lock = getattr(sys, "_is_gil_enabled", lambda: True)
 
 
 def _references(thing: object) -> int:
@@ -136,7 +140,7 @@ def _alone() -> int:
     Only CPython with its lock counts exactly; elsewhere nothing is ever alone.
     """
     thing = object()
-    return _references(thing) if getattr(sys, "_is_gil_enabled", lambda: True)() else -1
+    return _references(thing) if _has_lock() else -1
 
 
 def max_bytes() -> int:

@@ -11,32 +11,21 @@ the data for which x is exact.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cached_property
 
 import numpy as np
 from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 
 from ..errors import NonFiniteError
 from ..matrix import Pattern
-from ..matrix.threads import by_parts
+from .passes import passes_for
 
 __all__ = ["COMPONENTWISE", "NORMWISE", "Equations"]
 
 NORMWISE = 1e3  # units of eps
 COMPONENTWISE = 1e7
 _IN_CACHE = 1 << 15  # numbers of one temporary
-_SHARED = 100_000  # nonzeros from which threads may share the passes over them
 _EPS = {np.dtype(t).char: float(np.finfo(t).eps) for t in ("f4", "f8", "c8", "c16")}
-
-
-_largest, _smallest = np.maximum.reduce, np.minimum.reduce  # without the methods' detours
-
-
-@lru_cache(maxsize=4)
-def _ones(n: int, dtype: np.dtype) -> np.ndarray:
-    ones = np.ones(n, dtype)
-    ones.flags.writeable = False
-    return ones
 
 
 class Equations:
@@ -58,32 +47,16 @@ class Equations:
         self.pattern, self.values = pattern, values
         self.n = pattern.shape[0]
         self.eps = _EPS[values.dtype.char]
-        self.magnitudes, self.row_sums = self._sizes()
-        self.norm = float(_largest(self.row_sums)) if self.n else 0.0
-        self.diagonal = self._diagonal()  # |a_ii|, zero where none is stored
+        found = passes_for(values.dtype).sizes(pattern, values)
+        # Sums of |a_ij|; |a_ii|, zero where none is stored; their excess over the rest of the row
+        self.row_sums, self.diagonal, self.norm, self.margin = found
         if not math.isfinite(self.norm):
             self._raise_non_finite()
 
-    def _sizes(self) -> tuple[np.ndarray, np.ndarray]:
-        """|a_ij| at the nonzeros, and their sums by rows."""
-        values, indptr = self.values, self.pattern.indptr
-        if len(values) < _SHARED:
-            magnitudes = np.abs(values)
-            ones = _ones(self.n, magnitudes.dtype)
-            return magnitudes, self._sums(ones, transposed=False, magnitudes=magnitudes)
-        magnitudes = np.empty(len(values), values.real.dtype)
-        sums = np.zeros(self.n, magnitudes.dtype)
-        pointer, cols = self.pattern.csr
-        ones = _ones(self.n, magnitudes.dtype)
-
-        def rows(start: int, stop: int) -> None:
-            here = slice(int(indptr[start]), int(indptr[stop]))
-            np.abs(values[here], out=magnitudes[here])
-            part = pointer[start : stop + 1], cols, magnitudes, ones, sums[start:stop]
-            _sparsetools.csr_matvec(stop - start, self.n, *part)
-
-        by_parts(self.n, len(values), rows)
-        return magnitudes, sums
+    @cached_property
+    def magnitudes(self) -> np.ndarray:
+        """|a_ij| at the nonzeros."""
+        return np.abs(self.values)
 
     def _raise_non_finite(self) -> None:
         bad = np.flatnonzero(~np.isfinite(self.values))
@@ -106,53 +79,36 @@ class Equations:
         product(self.n, self.n, indptr, cols, magnitudes, weights, out)
         return out
 
-    def _diagonal(self) -> np.ndarray:
-        at = self.pattern.diagonal
-        if self.pattern.has_full_diagonal:
-            return self.magnitudes[at]
-        out = np.zeros(self.n, self.magnitudes.dtype)
-        out[at >= 0] = self.magnitudes[at[at >= 0]]
-        return out
-
     def residual(self, x: np.ndarray, b: np.ndarray, transposed: bool) -> np.ndarray:
         """b - A x, or b - A^T x, for (n,) or (n, k) contiguous."""
-        indptr, cols = self.pattern.csr
-        r = b.copy()
-        n = self.n
         if x.ndim == 1:
-            if transposed:
-                _sparsetools.csc_matvec(n, n, indptr, cols, self.values, -x, r)
-                return r
-            minus_x = -x
-
-            def rows(start: int, stop: int) -> None:
-                part = indptr[start : stop + 1], cols, self.values, minus_x, r[start:stop]
-                _sparsetools.csr_matvec(stop - start, n, *part)
-
-            by_parts(n, len(self.values), rows)
-        else:
-            products = _sparsetools.csc_matvecs if transposed else _sparsetools.csr_matvecs
-            k = x.shape[1]
-            products(n, n, k, indptr, cols, self.values, (-x).ravel(), r.reshape(-1))
+            return self._facts(x, b, transposed)[0]
+        indptr, cols = self.pattern.csr
+        r, (n, k) = b.copy(), x.shape
+        products = _sparsetools.csc_matvecs if transposed else _sparsetools.csr_matvecs
+        products(n, n, k, indptr, cols, self.values, (-x).ravel(), r.reshape(-1))
         return r
 
-    def judge(
-        self, x: np.ndarray, r: np.ndarray, b: np.ndarray, transposed: bool
-    ) -> tuple[bool, float]:
-        """Whether x is accurate in both senses, and (at most) its normwise backward error."""
-        residual = np.abs(r)
+    def _facts(
+        self, x: np.ndarray, b: np.ndarray, transposed: bool
+    ) -> tuple[np.ndarray, float, float, float]:
+        given = self.pattern, self.values, self.diagonal
+        return passes_for(x.dtype).residual(*given, x, b, transposed)
+
+    def judge(self, x: np.ndarray, b: np.ndarray, transposed: bool) -> tuple[np.ndarray, bool, float]:
+        """(r, accurate, error): the residual, as above, whether x is accurate in both senses, and (at
+        most) its normwise backward error.
+        """
         if x.ndim == 1:
             # Lower bounds of both denominators, from the diagonal alone, settle nearly every solve.
-            size = np.abs(x)
-            size *= self.diagonal
-            top, reach = float(_largest(residual)), float(_largest(size))
+            r, top, reach, least = self._facts(x, b, transposed)
             error = top / reach if reach > 0 else math.inf
-            if error <= NORMWISE * self.eps and top <= COMPONENTWISE * self.eps * float(
-                _smallest(size)
-            ):
-                return True, error
+            if error <= NORMWISE * self.eps and top <= COMPONENTWISE * self.eps * least:
+                return r, True, error
+        else:
+            r = self.residual(x, b, transposed)
         with np.errstate(all="ignore"):
-            return self._judge_fully(x, residual, b, transposed)
+            return r, *self._judge_fully(x, np.abs(r), b, transposed)
 
     def are_surely_accurate(self, x: np.ndarray, b: np.ndarray, transposed: bool) -> tuple[bool, float]:
         """Whether bounds from the diagonal alone accept all columns of x (n, k), and a bound of their
@@ -165,7 +121,7 @@ class Equations:
         numbers = np.ascontiguousarray(x).reshape(-1)
         height = max(1, _IN_CACHE // k)
         r = np.empty((height, k), x.dtype)
-        residual = np.empty((height, k), self.magnitudes.dtype)
+        residual = np.empty((height, k), self.diagonal.dtype)
         top, reach = np.zeros((2, k))
         least = np.full(k, math.inf)
         with np.errstate(all="ignore"):
@@ -195,7 +151,7 @@ class Equations:
         magnitudes = self.magnitudes.astype(np.float64, copy=False)
         norm = self.norm
         if transposed:
-            norm = self._sums(_ones(self.n, magnitudes.dtype), True, magnitudes).max()
+            norm = self._sums(np.ones(self.n), True, magnitudes).max()
         size = np.abs(x).astype(np.float64, copy=False)
         whole = np.abs(b).astype(np.float64)
         reach = norm * size.max(0) + whole.max(0)

@@ -118,8 +118,7 @@ class Factored:
             if accurate:
                 self.steps, self.residual = 0, error
                 return x, True
-        r = eq.residual(x, b, transposed)
-        accurate, error = eq.judge(x, r, b, transposed)
+        r, accurate, error = eq.judge(x, b, transposed)
         step = 0
         if not accurate:
             with np.errstate(all="ignore"):
@@ -139,8 +138,7 @@ class Factored:
         eq, accurate, step = self.equations, False, 0
         while not accurate and step < _STEPS and math.isfinite(error):
             y = x + solve(r, transposed)
-            r = eq.residual(y, b, transposed)
-            accurate, smaller = eq.judge(y, r, b, transposed)
+            r, accurate, smaller = eq.judge(y, b, transposed)
             step += 1
             if not accurate and not smaller <= max(error / 2, NORMWISE * eq.eps):
                 break

@@ -18,6 +18,7 @@ from .conditioning import inverse_norm, is_dominant, null_unknown, probe, random
 from .definite import first_bad_minor
 from .equations import NORMWISE, Equations
 from .method import Direct
+from .passes import consider
 from .structural import check_structure
 from .symmetry import classify
 
@@ -215,6 +216,7 @@ class Planner:
             If the values contradict `assume`.
         SingularMatrixError, NotPositiveDefiniteError, InaccurateSolveError
         """
+        consider(self._uses, self.pattern.nnz, eq.values.dtype)
         kind = self.kind(eq.values, explicit)
         dominant = is_dominant(eq)
         if not dominant:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..matrix import Pattern
-from ..matrix.threads import by_parts
+from .passes import passes_for
 
 __all__ = ["classify"]
 
@@ -30,7 +30,7 @@ def classify(pattern: Pattern, values: np.ndarray, assume: str) -> str:
     if not pattern.is_symmetric:
         raise ValueError(_not_symmetric(pattern, assume))
     upper, mirror = pattern.triangles
-    if values.dtype.kind != "c" and _mirrored(values, upper, mirror):
+    if values.dtype.kind != "c" and passes_for(values.dtype).mirrored(values, upper, mirror):
         return "spd" if assume == "spd" else "symmetric"
     above, below = values[upper], values[mirror]
     if values.dtype.kind != "c":
@@ -49,19 +49,6 @@ def classify(pattern: Pattern, values: np.ndarray, assume: str) -> str:
         f'assume="{assume}" but A[{i}, {j}] = {above[k]} and A[{j}, {i}] = {below[k]}. '
         'Say assume="general" or "auto", or make A symmetric: (A + A.mH) * 0.5'
     )
-
-
-def _mirrored(values: np.ndarray, upper: np.ndarray, mirror: np.ndarray) -> bool:
-    """Whether all mirrored entries are the very same numbers."""
-    differ = []
-
-    def entries(start: int, stop: int) -> None:
-        here = slice(start, stop)
-        if not np.array_equal(values.take(upper[here]), values.take(mirror[here])):
-            differ.append(start)
-
-    by_parts(len(upper), len(values), entries)
-    return not differ
 
 
 def _equal(pattern: Pattern, values: np.ndarray, above: np.ndarray, below: np.ndarray) -> bool:

@@ -6,6 +6,8 @@ ticket, runs it and counts down the tasks after it. `state` is all they share.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,19 +24,30 @@ STATE = 40  # its length; the queue follows
 _SPINS, _YIELDS = 200, 400  # looks before the processor is offered to others, and before sleep
 
 
-class Graph(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Graph:
     """A directed graph of tasks."""
 
-    what: Any  # (4 t,) the kind of each and three numbers
-    before: Any  # (t,) tasks that must come before; counted down by a run
-    begin: Any  # (t + 1,) into after
-    after: Any  # tasks that wait for it
+    what: np.ndarray  # (4 t,) the kind of each and three numbers
+    before: np.ndarray  # (t,) tasks that must come before; a run counts down a copy
+    begin: np.ndarray  # (t + 1,) into after
+    after: np.ndarray  # tasks that wait for it
 
+    @cached_property
+    def ready(self) -> np.ndarray:
+        """Tasks that wait for none."""
+        return np.flatnonzero(self.before == 0)
 
-def graph_table(graph: Graph, before: np.ndarray) -> np.ndarray:
-    """Addresses, as `tasks_at` reads them, and the number of tasks."""
-    arrays = graph.what, before, graph.begin, graph.after
-    return np.array([*(a.ctypes.data for a in arrays), len(before)], np.int64)
+    @cached_property
+    def _table(self) -> np.ndarray:
+        arrays = self.what, self.before, self.begin, self.after
+        return np.array([*(a.ctypes.data for a in arrays), len(self.before)], np.int64)
+
+    def table(self, before: np.ndarray) -> np.ndarray:
+        """Addresses, as `tasks_at` reads them, and the number of tasks; for a copy of `before`."""
+        table = self._table.copy()
+        table[1] = before.ctypes.data
+        return table
 
 
 class _Tasks(NamedTuple):

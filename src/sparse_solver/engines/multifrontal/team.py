@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .machine import one_thread
-from .run import ABORT, BAD, STATE, TAIL, Graph, graph_table
+from .run import ABORT, BAD, STATE, TAIL, Graph
 
 __all__ = ["Scratch", "run"]
 
@@ -47,11 +47,11 @@ def run(graph: Graph, work: Callable[..., None], threads: int, flops: float) -> 
     Returns the first column whose pivot failed, or None.
     """
     before, tasks = graph.before.copy(), len(graph.before)
-    table = graph_table(graph, before)
+    table = graph.table(before)
     state = np.full(STATE + tasks, -1, np.int64)
     state[:STATE] = 0
     state[BAD] = _NEVER
-    ready = np.flatnonzero(before == 0)
+    ready = graph.ready
     state[STATE : STATE + len(ready)] = ready
     state[TAIL] = len(ready)
 
@@ -66,7 +66,8 @@ def run(graph: Graph, work: Callable[..., None], threads: int, flops: float) -> 
                 others.append(_pool(threads).submit(part, lane))
             if here:
                 part(0)
-            wait(others)
+            if others:
+                wait(others)
         except BaseException:  # Ctrl-C: nobody may work on memory that is let go of
             state[ABORT] = 1
             wait(others)

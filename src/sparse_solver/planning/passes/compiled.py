@@ -1,0 +1,74 @@
+"""The passes by compiled loops, for one real dtype."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...matrix import Pattern
+from ...matrix.threads import by_parts
+from . import plain
+from .loops import compile_for
+
+__all__ = ["Compiled"]
+
+
+class Compiled:
+    """What the module `plain` offers, with the same results."""
+
+    def __init__(self, dtype: np.dtype) -> None:
+        self.dtype = dtype
+        self._sizes, self._residual, self._outer, self._mirrored = compile_for(dtype)
+
+    def sizes(
+        self, pattern: Pattern, values: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float, float]:
+        """As `plain.sizes`."""
+        pointer, at = pattern.csr[0], pattern.diagonal
+        if pointer.itemsize > 4:
+            return plain.sizes(pattern, values)
+        n = len(at)
+        sums, diagonal = np.empty(n, self.dtype), np.empty(n, self.dtype)
+        given = pointer, at, values, sums, diagonal
+        found = by_parts(n, len(values), lambda start, stop: self._sizes(*given, start, stop))
+        norm, margin = found[0] if len(found) == 1 else _joined(found, "max min")
+        return sums, diagonal, norm, margin
+
+    def residual(
+        self,
+        pattern: Pattern,
+        values: np.ndarray,
+        diagonal: np.ndarray,
+        x: np.ndarray,
+        b: np.ndarray,
+        transposed: bool,
+    ) -> tuple[np.ndarray, float, float, float]:
+        """As `plain.residual`."""
+        pointer, cols = pattern.csr
+        if pointer.itemsize > 4:
+            return plain.residual(pattern, values, diagonal, x, b, transposed)
+        r = np.empty(len(b), self.dtype)
+        given = pointer, cols, values, x, b, diagonal, transposed, r
+        work = 0 if transposed else len(values)  # by columns threads would meet in r
+        found = by_parts(len(b), work, lambda start, stop: self._residual(*given, start, stop))
+        top, reach, least = found[0] if len(found) == 1 else _joined(found, "max max min")
+        return r, top, reach, least
+
+    def outer(self, y: np.ndarray, x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+        """As `plain.outer`."""
+        out = np.empty(len(rows), self.dtype)
+        given = y, x, rows, cols, out
+        by_parts(len(rows), len(rows), lambda start, stop: self._outer(*given, start, stop))
+        return out
+
+    def mirrored(self, values: np.ndarray, upper: np.ndarray, mirror: np.ndarray) -> bool:
+        """As `plain.mirrored`."""
+        given = values, upper, mirror
+        return all(
+            by_parts(len(upper), len(values), lambda start, stop: self._mirrored(*given, start, stop))
+        )
+
+
+def _joined(parts: list[tuple[float, ...]], how: str) -> list[float]:
+    """Facts on the whole from facts on its parts, NaN from NaN."""
+    columns = zip(how.split(), zip(*parts, strict=True), strict=True)
+    return [float(getattr(np, name)(column)) for name, column in columns]

@@ -1,0 +1,93 @@
+"""The passes in NumPy and SciPy: the reference, for every dtype."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
+
+from ...matrix import Pattern
+from ...matrix.products import outer_numbers
+from ...matrix.threads import by_parts
+
+__all__ = ["mirrored", "outer", "residual", "sizes"]
+
+_largest, _smallest = np.maximum.reduce, np.minimum.reduce  # without the methods' detours
+
+
+@lru_cache(maxsize=4)
+def _ones(n: int, dtype: np.dtype) -> np.ndarray:
+    ones = np.ones(n, dtype)
+    ones.flags.writeable = False
+    return ones
+
+
+def sizes(pattern: Pattern, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
+    """(row_sums, diagonal, norm, margin): sums of |a_ij| by rows, |a_ii|, the largest sum, and the
+    least by which a diagonal entry exceeds the rest of its row. The norm is not finite if A is not.
+    """
+    n, indptr = pattern.shape[0], pattern.indptr
+    pointer, cols = pattern.csr
+    magnitudes = np.empty(len(values), values.real.dtype)
+    sums = np.zeros(n, magnitudes.dtype)
+    ones = _ones(n, magnitudes.dtype)
+
+    def rows(start: int, stop: int) -> None:
+        here = slice(int(indptr[start]), int(indptr[stop]))
+        np.abs(values[here], out=magnitudes[here])
+        part = pointer[start : stop + 1], cols, magnitudes, ones, sums[start:stop]
+        _sparsetools.csr_matvec(stop - start, n, *part)
+
+    by_parts(n, len(values), rows)
+    at = pattern.diagonal
+    diagonal = magnitudes[at] if len(magnitudes) else np.zeros(n, magnitudes.dtype)
+    if not pattern.has_full_diagonal:
+        diagonal[at < 0] = 0
+    if not n:
+        return sums, diagonal, 0.0, np.inf
+    margins = diagonal + diagonal
+    margins -= sums
+    return sums, diagonal, float(_largest(sums)), float(_smallest(margins))
+
+
+def residual(
+    pattern: Pattern,
+    values: np.ndarray,
+    diagonal: np.ndarray,
+    x: np.ndarray,
+    b: np.ndarray,
+    transposed: bool,
+) -> tuple[np.ndarray, float, float, float]:
+    """(r, top, reach, least) for vectors: r = b - A x, or b - A^T x, its largest size (not finite if
+    r is not), and the largest and the smallest |a_ii x_i|.
+    """
+    indptr, cols = pattern.csr
+    n, r, minus_x = len(b), b.copy(), -x
+    if transposed:
+        _sparsetools.csc_matvec(n, n, indptr, cols, values, minus_x, r)
+    else:
+
+        def rows(start: int, stop: int) -> None:
+            part = indptr[start : stop + 1], cols, values, minus_x, r[start:stop]
+            _sparsetools.csr_matvec(stop - start, n, *part)
+
+        by_parts(n, len(values), rows)
+    size = np.abs(x)
+    size *= diagonal
+    return r, float(_largest(np.abs(r))), float(_largest(size)), float(_smallest(size))
+
+
+def outer(y: np.ndarray, x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    """y_i conj(x_j) at the nonzeros, for vectors."""
+    return outer_numbers(y, x, rows, cols, True)
+
+
+def mirrored(values: np.ndarray, upper: np.ndarray, mirror: np.ndarray) -> bool:
+    """Whether the numbers at places `upper` and `mirror` are the very same."""
+
+    def entries(start: int, stop: int) -> bool:
+        here = slice(start, stop)
+        return np.array_equal(values.take(upper[here]), values.take(mirror[here]))
+
+    return all(by_parts(len(upper), len(values), entries))

@@ -72,7 +72,7 @@ def counts(monkeypatch, clean) -> Counts:
     counts as that many factorisations.
     """
     from sparse_solver.engines import REGISTRY
-    from sparse_solver.engines.batched import BatchNumeric
+    from sparse_solver.engines.batched import BatchNumeric, ready
 
     seen, depth, lock, wrapped = Counts(), threading.local(), threading.Lock(), set()
 
@@ -109,9 +109,19 @@ def counts(monkeypatch, clean) -> Counts:
     def factored_batch(numeric, *args, init=BatchNumeric.__init__) -> None:
         init(numeric, *args)
         with lock:
+            if warming:
+                return
             seen.factorisations += numeric.items
             seen._numerics.append(weakref.ref(numeric))
 
+    warming: list[bool] = []  # what compiles the kernels is no work
+
+    def warm_up(dtype, inner=ready._use_everything) -> None:
+        warming.append(True)
+        inner(dtype)
+        warming.pop()
+
+    monkeypatch.setattr(ready, "_use_everything", warm_up)
     monkeypatch.setattr(BatchNumeric, "__init__", factored_batch)
     for cls in {type(engine) for engine in REGISTRY.values()}:
         wrap(cls, "analyze", analysed)

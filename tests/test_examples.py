@@ -198,8 +198,9 @@ def test_pose_graph_reaches_the_minimum_that_gtsam_found(counts):
     poses = graph.gauss_newton(poses, ones, history=path)
     assert path[-1] == pytest.approx(example["OPTIMUM"], rel=1e-12)
     assert path[0] > path[1] > path[2] > path[3] and graph.steps == len(path) <= 8
-    # One analysis for all steps, and for each one factorisation.
-    assert counts.analyses == 1 and counts.factorisations == graph.steps
+    # One analysis for all steps (a second one where a pattern that keeps coming back changes engines),
+    # and for each step one factorisation.
+    assert counts.analyses <= 2 and counts.factorisations == graph.steps
 
 
 def test_pose_graph_has_the_gradient_of_the_minimum(counts):

@@ -18,6 +18,7 @@ from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 
 from ..errors import NonFiniteError
 from ..matrix import Pattern
+from ..matrix.threads import by_parts
 from .passes import passes_for
 
 __all__ = ["COMPONENTWISE", "NORMWISE", "Equations"]
@@ -120,24 +121,31 @@ class Equations:
         n, k = x.shape
         numbers = np.ascontiguousarray(x).reshape(-1)
         height = max(1, _IN_CACHE // k)
-        r = np.empty((height, k), x.dtype)
-        residual = np.empty((height, k), self.diagonal.dtype)
-        top, reach = np.zeros((2, k))
-        least = np.full(k, math.inf)
-        with np.errstate(all="ignore"):
-            for start in range(0, n, height):
-                stop = min(start + height, n)
-                part, size = r[: stop - start], residual[: stop - start]
-                part[:] = 0
+
+        def part(first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            r = np.empty((height, k), x.dtype)
+            sizes = np.empty((height, k), self.diagonal.dtype)
+            top, reach = np.zeros((2, k))
+            least = np.full(k, math.inf)
+            for start in range(first, last, height):
+                stop = min(start + height, last)
+                here, size = r[: stop - start], sizes[: stop - start]
+                here[:] = 0
                 rows = indptr[start : stop + 1]
                 _sparsetools.csr_matvecs(
-                    stop - start, n, k, rows, cols, values, numbers, part.reshape(-1)
+                    stop - start, n, k, rows, cols, values, numbers, here.reshape(-1)
                 )
-                part -= b[start:stop]
-                top = np.maximum(top, np.abs(part, out=size).max(0))
+                here -= b[start:stop]
+                top = np.maximum(top, np.abs(here, out=size).max(0))
                 np.abs(x[start:stop], out=size)
                 size *= self.diagonal[start:stop, None]
                 reach, least = np.maximum(reach, size.max(0)), np.minimum(least, size.min(0))
+            return top, reach, least
+
+        with np.errstate(all="ignore"):
+            parts = by_parts(n, len(values) * k, part)
+            tops, reaches, leasts = zip(*parts, strict=True)
+            top, reach, least = np.max(tops, 0), np.max(reaches, 0), np.min(leasts, 0)
             error = float((top / reach).max())
         accurate = error <= NORMWISE * self.eps and bool(
             (top <= COMPONENTWISE * self.eps * least).all()

@@ -18,7 +18,7 @@ from .run import Graph
 
 __all__ = ["CHUNK", "Tasks", "divide", "factor_tasks", "stacks"]
 
-_PARTS = 32  # subtrees to aim at
+_PARTS = 12  # subtrees to aim at: with more, more work is left to fronts that wait for each other
 _LEAST_WORK = 4e6  # flops below which nothing is divided
 _MOST_TOPS = 200
 _SHARE = 0.25  # of the factor's size: update matrices may take as much without waiting for each other

@@ -12,6 +12,9 @@ SCRIPT = """
     import sys
     import torch
     import sparse_solver as ss
+    from sparse_solver.planning import passes
+
+    passes.warm_up("float64")  # else the compiler is loaded on the way, 100 MB, once
 
     def resident():
         with open("/proc/self/statm") as f:

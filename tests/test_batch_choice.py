@@ -68,6 +68,7 @@ def test_without_numba_engines_serve_batches(monkeypatch):
     assert F.solve(torch.ones(2)).eq(1).all()
 
 
+@pytest.mark.slow
 def test_readiness_is_remembered_on_disk(monkeypatch, tmp_path, lanes):
     monkeypatch.setattr(stamps, "_places", lambda: (tmp_path / "new",))
     monkeypatch.setattr(ready, "forget_other_versions", lambda _: None)

@@ -58,7 +58,7 @@ def pair(f):
 
 @pytest.mark.parametrize(
     "f",
-    [pytest.param(neo_hookean, marks=pytest.mark.slow), functions, with_nodes],
+    [*(pytest.param(f, marks=pytest.mark.slow) for f in (neo_hookean, with_nodes)), functions],
     ids=lambda f: f.__name__,
 )
 @pytest.mark.parametrize("dtype", [pytest.param(torch.float32, marks=pytest.mark.slow), F64])

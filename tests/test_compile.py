@@ -279,7 +279,6 @@ def test_opcheck(dtype):
 
 
 @needs_compiler
-@pytest.mark.slow
 def test_inductor(counts, monkeypatch):
     monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # no pool of workers
     S = small("general")

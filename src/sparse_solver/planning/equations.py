@@ -127,25 +127,25 @@ class Equations:
             sizes = np.empty((height, k), self.diagonal.dtype)
             top, reach = np.zeros((2, k))
             least = np.full(k, math.inf)
-            for start in range(first, last, height):
-                stop = min(start + height, last)
-                here, size = r[: stop - start], sizes[: stop - start]
-                here[:] = 0
-                rows = indptr[start : stop + 1]
-                _sparsetools.csr_matvecs(
-                    stop - start, n, k, rows, cols, values, numbers, here.reshape(-1)
-                )
-                here -= b[start:stop]
-                top = np.maximum(top, np.abs(here, out=size).max(0))
-                np.abs(x[start:stop], out=size)
-                size *= self.diagonal[start:stop, None]
-                reach, least = np.maximum(reach, size.max(0)), np.minimum(least, size.min(0))
+            with np.errstate(all="ignore"):  # of this thread
+                for start in range(first, last, height):
+                    stop = min(start + height, last)
+                    here, size = r[: stop - start], sizes[: stop - start]
+                    here[:] = 0
+                    rows = indptr[start : stop + 1]
+                    _sparsetools.csr_matvecs(
+                        stop - start, n, k, rows, cols, values, numbers, here.reshape(-1)
+                    )
+                    here -= b[start:stop]
+                    top = np.maximum(top, np.abs(here, out=size).max(0))
+                    np.abs(x[start:stop], out=size)
+                    size *= self.diagonal[start:stop, None]
+                    reach, least = np.maximum(reach, size.max(0)), np.minimum(least, size.min(0))
             return top, reach, least
 
+        tops, reaches, leasts = zip(*by_parts(n, len(values) * k, part), strict=True)
+        top, reach, least = np.max(tops, 0), np.max(reaches, 0), np.min(leasts, 0)
         with np.errstate(all="ignore"):
-            parts = by_parts(n, len(values) * k, part)
-            tops, reaches, leasts = zip(*parts, strict=True)
-            top, reach, least = np.max(tops, 0), np.max(reaches, 0), np.min(leasts, 0)
             error = float((top / reach).max())
         accurate = error <= NORMWISE * self.eps and bool(
             (top <= COMPONENTWISE * self.eps * least).all()

@@ -73,6 +73,21 @@ def _put_in(i, place, bucket, head, following, previous):
 
 
 @njit(**INNER)
+def _claim(graph, first, last, stop, weight, bucket, head, following, previous):
+    """Add those of graph[first:last] that are not in it yet to the newest element, whose list ends at
+    `stop`; its new end.
+    """
+    for t in range(first, last):
+        i = graph[t]
+        if weight[i] > 0:
+            weight[i] = -weight[i]
+            _take_out(i, bucket, head, following, previous)
+            graph[stop] = i
+            stop += 1
+    return stop
+
+
+@njit(**INNER)
 def _pack(graph, begin, size, end):
     """Move the lists that are still in use to the front; the end of the last one."""
     n = len(begin)
@@ -165,14 +180,9 @@ def _eliminate(graph, begin, size, crowd, pivot, work, head):
         weight[me] = -own  # negative: in the element, or the element itself
         if elements[me] == 0:
             start = begin[me]
-            stop = start
-            for t in range(start, start + size[me]):
-                i = graph[t]
-                if weight[i] > 0:
-                    weight[i] = -weight[i]
-                    _take_out(i, bucket, head, following, previous)
-                    graph[stop] = i
-                    stop += 1
+            stop = _claim(
+                graph, start, start + size[me], start, weight, bucket, head, following, previous
+            )
         else:
             if end + left > len(graph):
                 end = _pack(graph, begin, size, end)
@@ -180,13 +190,8 @@ def _eliminate(graph, begin, size, crowd, pivot, work, head):
             for t in range(elements[me] + 1):
                 e = graph[begin[me] + t] if t < elements[me] else me
                 first = begin[e] + (elements[me] if e == me else 0)
-                for u in range(first, begin[e] + size[e]):
-                    i = graph[u]
-                    if weight[i] > 0:
-                        weight[i] = -weight[i]
-                        _take_out(i, bucket, head, following, previous)
-                        graph[stop] = i
-                        stop += 1
+                last = begin[e] + size[e]
+                stop = _claim(graph, first, last, stop, weight, bucket, head, following, previous)
                 if e != me:
                     size[e] = 0
                     seen[e] = 0

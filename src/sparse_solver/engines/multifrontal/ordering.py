@@ -1,7 +1,7 @@
 """Fill-reducing orderings, and the choice between them.
 
 On meshes in the plane and on graphs without much structure minimum fill is as good as nested dissection
-and takes a tenth of its time. In space dissection saves up to half of the factorisation's work, which
+and takes a fraction of its time. In space dissection saves up to half of the factorisation's work, and
 pays for itself after some tens of factorisations.
 """
 

@@ -14,8 +14,9 @@ from numba.extending import intrinsic
 # Places in the table.
 GEMM, HERK, TRSM, HEMM, POTRI = range(5)
 COLUMNS, UPDATE, PANEL, FORWARDS, BACKWARDS, TIMES, TRANSPOSED_TIMES, OVER, INVERSE_BLOCK = range(5, 14)
-STEP = 14  # rows of a tile
-YIELD, SLEEP, NAP = 15, 16, 17  # the system's functions by which a thread waits, and how long it sleeps
+DOWN, UP = 14, 15
+STEP = 16  # rows of a tile
+YIELD, SLEEP, NAP = 17, 18, 19  # the system's functions by which a thread waits, and how long it sleeps
 _BYTES = ir.IntType(8).as_pointer()
 
 

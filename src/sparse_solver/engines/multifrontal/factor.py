@@ -94,6 +94,16 @@ def _assemble(F, s, j, values, L, arena, kept, lane_size, lane):
 
 
 @njit(**INNER)
+def _outer(C, ldc, B, ldb, rows, columns, k, beta, machine):
+    """The lower trapezoid of C (rows x columns) = beta C - B B1^H, B1 being the first rows of B."""
+    one = one_of(B)
+    herk(machine[HERK], (76, 78, columns, k, -one.real, B, ldb, beta.real, C, ldc))
+    if rows > columns:
+        rest, B2, C2 = rows - columns, move(B, columns), move(C, columns)
+        gemm(machine[GEMM], (78, 67, rest, columns, k, -one, B2, ldb, B, ldb, beta, C2, ldc))
+
+
+@njit(**INNER)
 def _update(F, s, j, L, arena, kept, lane_size, lane, machine):
     """Block column j of the update matrix of s: -L21 L21^H, then the children's."""
     w = F.column[s + 1] - F.column[s]
@@ -110,12 +120,8 @@ def _update(F, s, j, L, arena, kept, lane_size, lane, machine):
         beta = one if k > 0 else one - one
         if m <= _SMALL:
             call_kernel(machine[UPDATE], (U, r, B, m, r, w, 0, machine))
-        elif ub == r:
-            herk(machine[HERK], (76, 78, r, kb, -one.real, B, m - k, beta.real, U, r))
         else:
-            gemm(
-                machine[GEMM], (78, 67, r - c0, c1 - c0, kb, -one, B, m - k, B, m - k, beta, U, r - c0)
-            )
+            _outer(U, r - c0, B, m - k, r - c0, c1 - c0, kb, beta, machine)
     for p in range(F.child_begin[s], F.child_begin[s + 1]):
         c = F.child[p]
         V = move(arena, update_place(F, c, kept, lane_size, lane))
@@ -184,7 +190,7 @@ def _tile(F, kind, s, j, k, values, L, arena, kept, lane_size, lane, machine, st
         d0 = k * b
         B, width = move(D, d0 - c0), min(b, w - d0)
         C = move(L, F.panel[s] + block_start(k, b, m))
-        gemm(machine[GEMM], (78, 67, m - d0, width, c1 - c0, -one, B, ldd, B, ldd, one, C, m - d0))
+        _outer(C, m - d0, B, ldd, m - d0, width, c1 - c0, one, machine)
 
 
 @njit(**OUTER)

@@ -13,10 +13,11 @@ import math
 
 from numba import njit, types
 
-from .calls import COLUMNS, GEMM, POTRI, STEP, TRSM, call_kernel, gemm, potri, trsm
+from .calls import COLUMNS, DOWN, GEMM, POTRI, STEP, TRSM, UP, call_kernel, gemm, potri, trsm
 from .memory import move
-from .options import INNER, SUMS
+from .options import INNER
 from .scalars import is_real, one_of
+from .streams import dots_1, dots_2, dots_4, subtract_1, subtract_2, subtract_4
 from .tile import tile_1, tile_4
 
 __all__ = ["KERNELS"]
@@ -127,40 +128,70 @@ def _subtract(M, ldl, r, w, x, y):
     """y -= M x for M (r x w)."""
     j = 0
     while j + 3 < w:
-        m0 = move(M, j * ldl)
-        m1, m2, m3 = move(m0, ldl), move(m0, 2 * ldl), move(m0, 3 * ldl)
-        x0, x1, x2, x3 = x[j], x[j + 1], x[j + 2], x[j + 3]
-        for i in range(r):
-            y[i] -= m0[i] * x0 + m1[i] * x1 + m2[i] * x2 + m3[i] * x3
+        subtract_4(y, move(M, j * ldl), ldl, r, move(x, j))
         j += 4
-    while j < w:
-        m0, x0 = move(M, j * ldl), x[j]
-        for i in range(r):
-            y[i] -= m0[i] * x0
-        j += 1
+    if j + 1 < w:
+        subtract_2(y, move(M, j * ldl), ldl, r, move(x, j))
+        j += 2
+    if j < w:
+        subtract_1(y, move(M, j * ldl), ldl, r, move(x, j))
 
 
-@njit(**SUMS)
+@njit(**INNER)
 def _subtract_transposed(M, ldl, r, w, y, x):
     """x -= M^T y for M (r x w)."""
     j = 0
     while j + 3 < w:
-        m0 = move(M, j * ldl)
-        m1, m2, m3 = move(m0, ldl), move(m0, 2 * ldl), move(m0, 3 * ldl)
-        s0, s1, s2, s3 = x[j], x[j + 1], x[j + 2], x[j + 3]
-        for i in range(r):
-            s0 -= m0[i] * y[i]
-            s1 -= m1[i] * y[i]
-            s2 -= m2[i] * y[i]
-            s3 -= m3[i] * y[i]
-        x[j], x[j + 1], x[j + 2], x[j + 3] = s0, s1, s2, s3
+        dots_4(y, move(M, j * ldl), ldl, r, move(x, j))
         j += 4
+    if j + 1 < w:
+        dots_2(y, move(M, j * ldl), ldl, r, move(x, j))
+        j += 2
+    if j < w:
+        dots_1(y, move(M, j * ldl), ldl, r, move(x, j))
+
+
+def down(L, ldl, m, w, x, machine):
+    """One column: the first w of m numbers x by L^-1, and those below less L21 times them."""
+    j = 0
     while j < w:
-        m0, s0 = move(M, j * ldl), x[j]
-        for i in range(r):
-            s0 -= m0[i] * y[i]
-        x[j] = s0
-        j += 1
+        D, y, width = move(L, j * (ldl + 1)), move(x, j), min(4, w - j)
+        y[0] *= 1 / D[0].real
+        if width > 1:
+            y[1] = (y[1] - D[1] * y[0]) * (1 / D[ldl + 1].real)
+        if width > 2:
+            C = move(D, 2 * ldl)
+            y[2] = (y[2] - D[2] * y[0] - D[ldl + 2] * y[1]) * (1 / C[2].real)
+        if width > 3:
+            C = move(D, 2 * ldl)
+            z = y[3] - D[3] * y[0] - D[ldl + 3] * y[1]
+            y[3] = (z - C[3] * y[2]) * (1 / C[ldl + 3].real)
+        _subtract(move(D, width), ldl, m - j - width, width, y, move(y, width))
+        j += width
+    return 0
+
+
+def up(L, ldl, m, w, x, machine):
+    """One column: the first w of m numbers x, less L21^T times those below, by L^-T."""
+    j = (w - 1) // 4 * 4
+    while j >= 0:
+        D, y, width = move(L, j * (ldl + 1)), move(x, j), min(4, w - j)
+        _subtract_transposed(move(D, width), ldl, m - j - width, width, move(y, width), y)
+        if width > 3:
+            y[3] *= 1 / D[3 * ldl + 3].real
+            y[2] -= D[2 * ldl + 3] * y[3]
+            y[1] -= D[ldl + 3] * y[3]
+            y[0] -= D[3] * y[3]
+        if width > 2:
+            y[2] *= 1 / D[2 * ldl + 2].real
+            y[1] -= D[ldl + 2] * y[2]
+            y[0] -= D[2] * y[2]
+        if width > 1:
+            y[1] *= 1 / D[ldl + 1].real
+            y[0] -= D[1] * y[1]
+        y[0] *= 1 / D[0].real
+        j -= 4
+    return 0
 
 
 @njit(**INNER)
@@ -179,19 +210,18 @@ def _leading(L, ldl, j, width, X, k):
 
 def forwards(L, ldl, w, X, k, machine):
     """X = L^-1 X for L (w x w)."""
-    if k > 1 and (w * w * k > _LARGE or not is_real(L[0])):
+    if k == 1:
+        return call_kernel(machine[DOWN], (L, ldl, w, w, X, machine))
+    if w * w * k > _LARGE or not is_real(L[0]):
         one = one_of(L)
         trsm(machine[TRSM], (82, 76, 84, 78, k, w, one, L, ldl, X, k))
         return 0
     for j in range(0, w, 4):
         width = min(4, w - j)
-        if k > 1 and j > 0:
+        if j > 0:
             l, x = move(L, j), move(X, j * k)
             call_kernel(machine[COLUMNS], (x, k, X, k, l, 1, ldl, j, k, width, 1, machine))
         _leading(L, ldl, j, width, X, k)
-        if k == 1 and j + 4 < w:
-            rest = w - j - width
-            _subtract(move(L, j * ldl + j + 4), ldl, rest, width, move(X, j), move(X, j + 4))
     return 0
 
 
@@ -237,18 +267,17 @@ def _trailing(L, ldl, j, width, X, k):
 
 def backwards(L, ldl, w, X, k, machine):
     """X = L^-T X for L (w x w)."""
-    if k > 1 and (w * w * k > _LARGE or not is_real(L[0])):
+    if k == 1:
+        return call_kernel(machine[UP], (L, ldl, w, w, X, machine))
+    if w * w * k > _LARGE or not is_real(L[0]):
         one = one_of(L)
         trsm(machine[TRSM], (82, 76, 78, 78, k, w, one, L, ldl, X, k))
         return 0
     for j in range((w - 1) // 4 * 4, -1, -4):
         width = min(4, w - j)
         rest = w - j - width
-        l, y = move(L, j * ldl + j + width), move(X, (j + width) * k)
-        if k == 1:
-            _subtract_transposed(l, ldl, rest, width, y, move(X, j))
-        elif rest > 0:
-            x = move(X, j * k)
+        if rest > 0:
+            l, x, y = move(L, j * ldl + j + width), move(X, j * k), move(X, (j + width) * k)
             call_kernel(machine[COLUMNS], (x, k, y, k, l, ldl, 1, rest, k, width, 1, machine))
         _trailing(L, ldl, j, width, X, k)
     return 0
@@ -338,4 +367,6 @@ KERNELS = [
     (transposed_times, _signature("piiippi")),
     (over, _signature("piipii")),
     (inverse_block, _signature("piipiippi")),
+    (down, _signature("piiip")),
+    (up, _signature("piiip")),
 ]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["INNER", "KERNEL", "OUTER", "SUMS"]
+__all__ = ["INNER", "KERNEL", "OUTER"]
 
 OUTER: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 INNER = {**OUTER, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # called by compiled code only
-SUMS = {**INNER, "fastmath": {"contract", "reassoc", "nsz"}}  # dot products may be vectorised
 KERNEL: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}

@@ -21,7 +21,7 @@ __all__ = ["ABORT", "BAD", "DONE", "STATE", "TAIL", "Graph", "draw", "finish", "
 
 HEAD, TAIL, DONE, BAD, ABORT = 0, 8, 16, 24, 32  # in `state`, a cache line apart
 STATE = 40  # its length; the queue follows
-_SPINS, _YIELDS = 200, 400  # looks before the processor is offered to others, and before sleep
+_SPINS, _YIELDS = 200, 4000  # looks before the processor is offered to others, and before sleep
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from .blocks import block_start
-from .calls import BACKWARDS, FORWARDS, TIMES, TRANSPOSED_TIMES, call_kernel
+from .calls import BACKWARDS, DOWN, FORWARDS, TIMES, TRANSPOSED_TIMES, UP, call_kernel
 from .fronts import unpack
 from .memory import at, load, move
 from .options import INNER, OUTER
@@ -100,15 +100,23 @@ def _forward_front(F, s, L, X, Y, k, machine):
     w = F.column[s + 1] - F.column[s]
     r = F.start[s + 1] - F.start[s]
     A, x = move(L, F.panel[s]), move(X, F.column[s] * k)
+    reach = move(F.reach, F.start[s])
+    if k == 1:
+        for p in range(w):
+            Y[p] = x[p]
+        for p in range(w, w + r):
+            Y[p] = 0
+        call_kernel(machine[DOWN], (A, w + r, w + r, w, Y, machine))
+        for p in range(w):
+            x[p] = Y[p]
+        y = move(Y, w)
+        for p in range(r):
+            X[reach[p]] += y[p]
+        return
     call_kernel(machine[FORWARDS], (A, w + r, w, x, k, machine))
     if r == 0:
         return
     call_kernel(machine[TIMES], (move(A, w), w + r, r, w, x, Y, k, machine))
-    reach = move(F.reach, F.start[s])
-    if k == 1:
-        for p in range(r):
-            X[reach[p]] += Y[p]
-        return
     for p in range(r):
         to, y = move(X, np.int64(reach[p]) * k), move(Y, p * k)
         for c in range(k):
@@ -122,13 +130,19 @@ def _backward_front(F, s, L, X, Y, k, machine):
     A, x = move(L, F.panel[s]), move(X, F.column[s] * k)
     rows = move(F.rows, F.start[s])
     if k == 1:
+        y = move(Y, w)
         for p in range(r):
-            Y[p] = X[rows[p]]
-    else:
-        for p in range(r):
-            y, row = move(Y, p * k), move(X, np.int64(rows[p]) * k)
-            for c in range(k):
-                y[c] = row[c]
+            y[p] = X[rows[p]]
+        for p in range(w):
+            Y[p] = x[p]
+        call_kernel(machine[UP], (A, w + r, w + r, w, Y, machine))
+        for p in range(w):
+            x[p] = Y[p]
+        return
+    for p in range(r):
+        y, row = move(Y, p * k), move(X, np.int64(rows[p]) * k)
+        for c in range(k):
+            y[c] = row[c]
     if r > 0:
         call_kernel(machine[TRANSPOSED_TIMES], (move(A, w), w + r, r, w, Y, x, k, machine))
     call_kernel(machine[BACKWARDS], (A, w + r, w, x, k, machine))

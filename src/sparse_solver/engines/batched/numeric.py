@@ -164,8 +164,7 @@ class BatchNumeric:
         flat = [np.ascontiguousarray(a).reshape(-1) for a in (y, x, out)]
 
         def work(first: int, last: int) -> None:
-            last = min(last * WIDTH, self.items)
-            kernel(*flat, i, j, first * WIDTH, last, p.n, columns)
+            kernel(*flat, i, j, first, last, self.items, p.n, columns)
 
         self._share(work, 8.0 * p.nnz * columns)
         return out

@@ -10,7 +10,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from .lanes import _address, _join, _plane, _planes, _scalar, _split, _vector, _wide, get, put
+from .lanes import _address, _plane, _planes, _scalar, _vector, _wide, get, put
 from .layout import OPTIONS, WIDTH
 
 __all__ = ["gather", "put_eight", "scatter"]

@@ -18,7 +18,8 @@ from .layout import BAD, DOMINANT, WIDTH
 __all__ = ["BatchNumeric", "load_kernels"]
 
 _CHUNKS = 4  # pieces of work per thread
-_SPAN = 2e5  # operations for which another thread is worth starting
+_SPAN = 1e7  # operations, some 2 ms, for which another thread is worth starting: for as long torch's
+# own threads look out for work at full speed after each of its loops, on the cores that ours want
 _LINE = 64  # bytes
 _SPARE = 1 << 29  # bytes of a finished batch kept for the next, at most
 

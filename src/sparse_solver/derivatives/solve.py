@@ -102,6 +102,10 @@ def _solve_numbers(
     return batch.solve(items, trans, index).reshape(b.shape)
 
 
+def _conjugate(a: np.ndarray) -> np.ndarray:
+    return a.conj() if a.dtype.kind == "c" else a  # of real numbers it would be a copy
+
+
 def _gradient_numbers(
     lam: np.ndarray, x: np.ndarray, token: Tensor, i: np.ndarray, j: np.ndarray, vector: bool
 ) -> np.ndarray:
@@ -236,7 +240,7 @@ class _Solve(Rule):
         A_bar = None
         if not torch.is_grad_enabled() and is_plain(g) and g.is_cpu:
             # No graph to build: the same two lines as below on bare numbers.
-            lam = _solve_numbers(values, numbers(g).conj(), token, *how).conj()
+            lam = _conjugate(_solve_numbers(values, _conjugate(numbers(g)), token, *how))
             if ctx.needs_input_grad[0]:
                 i, j = (cols, rows) if ctx.trans else (rows, cols)
                 places = i.numpy(), j.numpy()

@@ -57,6 +57,25 @@ def _residual(indptr, cols, values, x, b, diagonal, transposed, r, start, stop):
 
 
 @njit(**_options)
+def _columns(indptr, cols, values, x, b, diagonal, r, top, reach, least, start, stop):
+    k, kind = len(top), values.dtype.type
+    for i in range(start, stop):
+        for c in range(k):
+            r[c] = kind(0)
+        for e in range(indptr[i], indptr[i + 1]):
+            a, j = values[e], cols[e]
+            for c in range(k):
+                r[c] += a * x[j, c]
+        d = diagonal[i]
+        for c in range(k):
+            size, reached = abs(r[c] - b[i, c]), abs(x[i, c]) * d
+            # Where one is NaN, so is the outcome, from then on.
+            top[c] = size if size > top[c] or size != size else top[c]
+            reach[c] = reached if reached > reach[c] or reached != reached else reach[c]
+            least[c] = reached if reached < least[c] or reached != reached else least[c]
+
+
+@njit(**_options)
 def _outer(y, x, rows, cols, out, start, stop):
     for e in range(start, stop):
         out[e] = y[rows[e]] * x[cols[e]]
@@ -70,12 +89,14 @@ def _mirrored(values, upper, mirror, start, stop):
     return True
 
 
-def compile_for(dtype: np.dtype) -> tuple[Any, Any, Any, Any]:
-    """(sizes, residual, outer, mirrored) for this real dtype."""
+def compile_for(dtype: np.dtype) -> tuple[Any, Any, Any, Any, Any]:
+    """(sizes, residual, columns, outer, mirrored) for this real dtype."""
     f, i = types.Array(types.float64 if dtype.char == "d" else types.float32, 1, "C"), types.int64
     narrow, wide = types.int32[::1], types.int64[::1]
     _sizes.compile((narrow, wide, f, f, f, i, i))
     _residual.compile((narrow, narrow, f, f, f, f, types.boolean, f, i, i))
+    g = types.Array(f.dtype, 2, "C")
+    _columns.compile((narrow, narrow, f, g, g, f, f, f, f, f, i, i))
     _outer.compile((f, f, wide, wide, f, i, i))
     _mirrored.compile((f, wide, wide, i, i))
-    return _sizes, _residual, _outer, _mirrored
+    return _sizes, _residual, _columns, _outer, _mirrored

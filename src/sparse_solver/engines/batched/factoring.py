@@ -48,7 +48,7 @@ def factor(
     items = len(verdicts)
     work, other = np.zeros((n, WIDTH), blocks.dtype), np.zeros((n, WIDTH), blocks.dtype)
     sums = np.zeros((n, WIDTH), real.dtype)
-    facts = np.zeros((5, WIDTH), real.dtype)
+    facts = np.zeros((6, WIDTH), real.dtype)
     nL = len(index)
     at_D = nnz + nL if symmetric else nnz + 2 * nL
     for g in range(first, last):
@@ -90,7 +90,9 @@ def factor(
         for lane in range(min(WIDTH, items - start)):
             top = get(facts, 0, lane)
             norms[start + lane, 0] = top
-            norms[start + lane, 1] = get(facts, 1, lane)
+            # What an item gets depends on it alone: not on whether others called for sums of columns.
+            same = mirrored and get(facts, 5, lane) <= 0
+            norms[start + lane, 1] = top if same else get(facts, 1, lane)
             verdict = 0
             if not top < np.inf:
                 verdict |= BAD
@@ -229,9 +231,9 @@ def _same(F, facts, upper, mirror, mirrored):
         if mirrored == 2:
             b = conjugate(b)
         worst = largest(worst, absolute(sub(a, b)))
-    store(facts, 3, worst)
+    store(facts, 5, worst)
     for lane in range(WIDTH):
-        if not get(facts, 3, lane) <= 0:
+        if not get(facts, 5, lane) <= 0:
             return False
     return True
 

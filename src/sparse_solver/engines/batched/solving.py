@@ -176,10 +176,12 @@ def solve(
             _bounds(F, y, rhs, r, facts, mode, n, cols, begin, diagonal)
             sure = True
             for lane in range(count):
-                error[lane] = get(facts, 0, lane) / get(facts, 1, lane)
-                state[lane] = _GOOD
-                least = componentwise * get(facts, 2, lane)
-                sure = sure and error[lane] <= normwise and get(facts, 0, lane) <= least
+                top, reach = get(facts, 0, lane), get(facts, 1, lane)
+                error[lane] = top / reach
+                good = error[lane] <= normwise and reach < np.inf
+                good = good and top <= componentwise * get(facts, 2, lane)
+                state[lane] = _GOOD if good else _OPEN
+                sure = sure and good
             for step in range(0 if sure else _STEPS + 1):
                 if step == 0:
                     for i in range(n):
@@ -196,7 +198,7 @@ def solve(
                 for lane in range(count):
                     smaller = get(facts, 0, lane) + 0.0
                     accurate = smaller <= normwise and get(facts, 1, lane) <= componentwise
-                    if step == 0:
+                    if step == 0 and state[lane] != _GOOD:
                         error[lane] = smaller
                         state[lane] = _GOOD if accurate else (_OPEN if smaller < np.inf else _LOST)
                     elif state[lane] == _OPEN:

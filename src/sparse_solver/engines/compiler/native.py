@@ -27,7 +27,8 @@ import numpy as np
 from llvmlite import ir
 
 from ..stamps import places
-from .translate import Function, Program
+from .functions import Function
+from .translate import Program
 from .types import INT, Pointer, Scalar
 
 __all__ = ["Entry", "Floats", "Int32s", "Numbers", "entry", "machine_code", "program"]

@@ -230,24 +230,8 @@ class _Solve(Rule):
     def backward(ctx, g):  # type: ignore[no-untyped-def]
         if g is None:
             return (None,) * 8
-        values, x, token, rows, cols = ctx.saved_tensors
-        how = ctx.pattern, ctx.how, not ctx.trans
-        vector = x.ndim == values.ndim
-        A_bar = None
-        if not torch.is_grad_enabled() and is_plain(g) and g.is_cpu:
-            # No graph to build: the same two lines as below on bare numbers.
-            lam = _solve_numbers(values, numbers(g).conj(), token, *how).conj()
-            if ctx.needs_input_grad[0]:
-                i, j = (cols, rows) if ctx.trans else (rows, cols)
-                places = i.numpy(), j.numpy()
-                A_bar = torch.from_numpy(_gradient_numbers(lam, numbers(x), token, *places, vector))
-            return A_bar, torch.from_numpy(lam), None, None, None, None, None, None
-        # A^H lambda = g  <=>  A^T conj(lambda) = conj(g)
-        lam = _Solve.apply(values, g.conj(), token, rows, cols, *how).conj()
-        if ctx.needs_input_grad[0]:
-            i, j = (cols, rows) if ctx.trans else (rows, cols)
-            A_bar = sampled_outer(-lam, x, i, j, vector=vector)
-        return A_bar, lam, None, None, None, None, None, None
+        system = ctx.pattern, ctx.how, ctx.trans
+        return *adjoint(g, *ctx.saved_tensors, *system, ctx.needs_input_grad[0]), *(None,) * 6
 
     @staticmethod
     def jvp(ctx, dA, db, *_):  # type: ignore[no-untyped-def]
@@ -281,6 +265,35 @@ class _Solve(Rule):
             for t, d in ((values, dv), (b, db), (token, dt))
         )
         return _Solve.apply(values, b, token, *rest), 0
+
+
+def adjoint(
+    g: Tensor,
+    values: Tensor,
+    x: Tensor,
+    token: Tensor,
+    rows: Tensor,
+    cols: Tensor,
+    pattern: int,
+    how: str,
+    trans: bool,
+    wanted: bool,
+) -> tuple[Tensor | None, Tensor]:
+    """(A_bar if `wanted`, b_bar) of `_Solve` for the gradient g of x."""
+    vector, A_bar = x.ndim == values.ndim, None
+    i, j = (cols, rows) if trans else (rows, cols)
+    if not torch.is_grad_enabled() and is_plain(g) and g.is_cpu and fwAD._current_level < 0:
+        # No graph to build: the same two lines as below on bare numbers.
+        lam_numbers = _solve_numbers(values, numbers(g).conj(), token, pattern, how, not trans).conj()
+        if wanted:
+            places = i.numpy(), j.numpy()
+            A_bar = torch.from_numpy(_gradient_numbers(lam_numbers, numbers(x), token, *places, vector))
+        return A_bar, torch.from_numpy(lam_numbers)
+    # A^H lambda = g  <=>  A^T conj(lambda) = conj(g)
+    lam = _Solve.apply(values, g.conj(), token, rows, cols, pattern, how, not trans).conj()
+    if wanted:
+        A_bar = sampled_outer(-lam, x, i, j, vector=vector)
+    return A_bar, lam
 
 
 def _admit() -> None:

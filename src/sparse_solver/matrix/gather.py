@@ -37,7 +37,7 @@ class Slots:
     """
 
     def __init__(self, index: Tensor, size: int) -> None:
-        self.index, self.size = index, size
+        self.index, self.size, self.count = index, size, len(index)
         self._incidence: tuple[np.ndarray, np.ndarray] | None = None
         self._ones: dict[np.dtype, np.ndarray] = {}
         self._devices: dict[torch.device, Tensor] = {}
@@ -141,7 +141,7 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
     # A compiler differentiates and fuses torch's own operation.
     if torch.compiler.is_compiling():
         return _index_add(t, slots)
-    if t.shape[-1] <= _FEW:
+    if slots.count <= _FEW:
         if t.ndim == 1 and t.is_cpu and is_plain(t):
             return slots.zeros(t.dtype).index_add(0, slots.index, t)
         return _index_add(t, slots)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import weakref
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,10 @@ __all__ = ["Pattern", "pattern_of"]
 _UNIONS = 8  # remembered of one pattern
 _handles = itertools.count(1)
 _alive: weakref.WeakValueDictionary[int, Pattern] = weakref.WeakValueDictionary()
+
+
+def _nothing() -> None:
+    """What a dead weak reference gives when called."""
 
 
 class Pattern:
@@ -104,6 +108,7 @@ class Pattern:
         self._slots = None
         self._unions: dict[int, Pattern] = {}  # by the other's handle, which is never used twice
         self.derived: dict[int, Any] = {}  # what layers above keep about this structure
+        self.recent: Callable[[], Any] = _nothing  # where they find what a repeated step needs
         self._devices: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self.handle = next(_handles)
         _alive[self.handle] = self
@@ -130,15 +135,16 @@ class Pattern:
         SparseMatrix
             With values of shape (*B, nnz); differentiable to any order.
         """
-        from .sparse_matrix import SparseMatrix
+        from .sparse_matrix import SparseMatrix, on
 
-        m = self.nnz if self._slots is None else self._slots.index.shape[0]
+        slots = self._slots
+        m = self.nnz if slots is None else slots.count
         if values.ndim == 0 or values.shape[-1] != m:
             raise ValueError(
                 f"values has shape {tuple(values.shape)}; this pattern was built from {m} "
                 f"triplets, so values must have shape (..., {m})"
             )
-        return SparseMatrix(self, values if self._slots is None else scatter_sum(values, self._slots))
+        return on(self, values if slots is None else scatter_sum(values, slots))
 
     def indices(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """`rows` and `cols` on `device`, copied there once."""

@@ -6,10 +6,11 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
+import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-__all__ = ["conjugate", "is_plain", "numbers", "outside_transforms", "refuse_compiling"]
+__all__ = ["are_ordinary", "conjugate", "is_plain", "numbers", "outside_transforms", "refuse_compiling"]
 
 _WRAPPERS = ("FuncTorchBatched", "FuncTorchGradWrapper", "Python", "Functionalize", "Batched")
 _WRAPPED = 0  # bits of a tensor's dispatch keys that tell that it stands for something else
@@ -27,6 +28,23 @@ def is_plain(t: Tensor) -> bool:
         not torch._C._dispatch_keys(t).raw_repr() & _WRAPPED
         and not torch._C._are_functorch_transforms_active()
         and torch._C._len_torch_dispatch_stack() == 0
+    )
+
+
+_ORDINARY = torch._C._dispatch_keys(torch.empty(0, device="cpu")).raw_repr()
+
+
+def are_ordinary(s: Tensor, t: Tensor) -> bool:
+    """Whether both are dense numbers on the host and nothing but autograd, in reverse, watches: what
+    `is_plain` says, no lazy conjugate, no inference mode, no dual numbers.
+    """
+    keys = torch._C._dispatch_keys
+    return (
+        keys(s).raw_repr() == keys(t).raw_repr() == _ORDINARY
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch.is_inference_mode_enabled()
+        and fwAD._current_level < 0
     )
 
 

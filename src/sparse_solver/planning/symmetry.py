@@ -9,7 +9,7 @@ from .passes import passes_for
 
 __all__ = ["classify"]
 
-_ROUNDINGS = 8  # units of eps by which mirrored entries of an assembled matrix may differ
+ROUNDINGS = 8  # units of eps by which mirrored entries of an assembled matrix may differ
 
 
 def classify(pattern: Pattern, values: np.ndarray, assume: str) -> str:
@@ -59,7 +59,7 @@ def _equal(pattern: Pattern, values: np.ndarray, above: np.ndarray, below: np.nd
     diagonal = np.where(pattern.diagonal < 0, 0.0, np.abs(values[pattern.diagonal]))
     root = np.sqrt(diagonal)
     scale = root[pattern.rows.numpy()[upper]] * root[pattern.cols.numpy()[upper]]
-    return bool((np.abs(above - below) <= _ROUNDINGS * eps * np.maximum(scale, np.abs(above))).all())
+    return bool((np.abs(above - below) <= ROUNDINGS * eps * np.maximum(scale, np.abs(above))).all())
 
 
 def _not_symmetric(pattern: Pattern, assume: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from cases import BY_NAME, DTYPES, grid
-from conformance import ENGINES, GENERAL, each_case, each_dtype, system
+from conformance import GENERAL, each_case, each_dtype, system
 from reference import LAYOUTS, assert_same_pattern, assert_says, stored, to_layout, wide
 from small import EXACT, KINDS, small
 from torch.autograd import gradcheck, gradgradcheck

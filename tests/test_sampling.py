@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import BY_NAME, grid
-from conformance import ENGINES, GENERAL, each_dtype, system
+from conformance import GENERAL, each_dtype, system
 from reference import assert_says, wide
 from small import EXACT, small
 from torch.autograd import gradcheck, gradgradcheck

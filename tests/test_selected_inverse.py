@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import BY_NAME, grid
-from conformance import ENGINES, GENERAL, each_case, each_dtype, system
+from conformance import GENERAL, each_case, each_dtype, system
 from reference import wide
 from small import EXACT, KINDS, small
 from torch.autograd import gradcheck, gradgradcheck

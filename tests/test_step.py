@@ -420,7 +420,7 @@ def test_asked_for_by_name(seen):
 
 
 def test_other_answers_from_the_factor(counts, S):
-    A, b = S.matrix((S.w * 1.9)), S.rhs(grad=False)
+    A, b = S.matrix(S.w * 1.9), S.rhs(grad=False)
     ss.solve(A, b)
     counts.reset()
     F = ss.factorize(A, method=ss.Direct(engine="simplicial"))

@@ -230,8 +230,8 @@ class _Solve(Rule):
     def backward(ctx, g):  # type: ignore[no-untyped-def]
         if g is None:
             return (None,) * 8
-        system = ctx.pattern, ctx.how, ctx.trans
-        return *adjoint(g, *ctx.saved_tensors, *system, ctx.needs_input_grad[0]), *(None,) * 6
+        given = *ctx.saved_tensors, ctx.pattern, ctx.how, ctx.trans, ctx.needs_input_grad[0]
+        return *adjoint(g, *given), *(None,) * 6
 
     @staticmethod
     def jvp(ctx, dA, db, *_):  # type: ignore[no-untyped-def]

@@ -1,8 +1,8 @@
 """A repeated small solve, in plain eager mode: one compiled call there and one back.
 
-The rule is that of `solve`: x = A^-1 b, lambda = A^-H g, b_bar = lambda, A_bar_ij = -lambda_i conj(x_j).
-What is saved is the factor itself, a tensor. Where anything is unusual, forward leaves to the general
-path, and backward goes on as the general rule does, with a token made of that tensor.
+The rule is that of `solve` for real A: x = A^-1 b, lambda = A^-T g, b_bar = lambda, A_bar_ij =
+-lambda_i x_j. What is saved is the factor itself, a tensor. Where anything is unusual, forward leaves
+to the general path, and backward goes on as the general rule does, with a token made of that tensor.
 """
 
 from __future__ import annotations

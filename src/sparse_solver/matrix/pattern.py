@@ -135,7 +135,7 @@ class Pattern:
         SparseMatrix
             With values of shape (*B, nnz); differentiable to any order.
         """
-        from .sparse_matrix import SparseMatrix, on
+        from .sparse_matrix import on
 
         slots = self._slots
         m = self.nnz if slots is None else slots.count

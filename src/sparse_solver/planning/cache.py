@@ -12,6 +12,7 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 
 import numpy as np
 from torch import Tensor
@@ -49,7 +50,7 @@ _slots: OrderedDict[Pattern, dict[tuple[str, np.dtype], _Slot]] = OrderedDict()
 # Held for dictionary operations only, never while anything is freed, factored or solved. Re-entrant,
 # because even these may start a garbage collection, and a finaliser may solve.
 _lock = threading.RLock()
-_latest: weakref.ref | None = None  # the slot used last, if a compiled step used it
+_latest: Callable[[], object] | None = None  # the slot used last, if a compiled step used it
 
 
 def clear_cache() -> None:

@@ -43,8 +43,8 @@ _WORTH_COMPILING = 20_000  # unknowns from which entries of the inverse by other
 _PROMISE = 20  # factorisations that an explicit plan stands for
 
 
-# Small definite matrices, for which a step is one compiled call: unknowns and flops up to which its plain
-# loops win, and factorisations on a pattern before that is worth planning for, or loading, or compiling.
+# Small definite matrices, for which a step is one compiled call: unknowns and flops up to which its
+# plain loops win; factorisations on a pattern before that is worth planning, loading, compiling.
 _SIMPLICIAL, _SIMPLICIAL_FLOPS = 5000, 8e5
 _SIMPLICIAL_USES = {"compiled": 50, "loaded": 200, "on disk": 1000, "cold": 20_000}
 
@@ -163,6 +163,7 @@ def choices(
     dense kernels.
     """
     found: list[Choice] = []
+    why: str | None
     future = future or Future()
     usable = [
         name

@@ -32,7 +32,6 @@ from .layout import (
     NNZ,
     NNZ_L,
     NORMWISE,
-    N,
     ORDER,
     POINTER,
     REFUSED,
@@ -42,9 +41,10 @@ from .layout import (
     SOLVED,
     SUSPICION,
     SYMMETRY,
+    N,
 )
 
-__all__ = ["compile_for"]
+__all__ = ["cache_path", "compile_for"]
 
 _OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
 _INNER = {**_OPTIONS, "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
@@ -241,8 +241,8 @@ def solve(T, S, b, x, stride, W):
 def forward(T, v, limits, z, known, kept, S, b, x):
     """Factor v into S unless `kept`, if `known`, is of these values; x = A^-1 b; and judge both.
 
-    Returns a sum of KEPT, if `kept` was used, and SOLVED, if x is surely accurate; or REFUSED where v is
-    not finite, symmetric, definite and surely regular.
+    Returns a sum of KEPT, if `kept` was used, and SOLVED, if x is surely accurate; or REFUSED where v
+    is not finite, symmetric, definite and surely regular.
     """
     n, nnz = T[N], T[NNZ]
     if known:
@@ -284,6 +284,11 @@ def backward(T, limits, S, g, x, y, out):
         for e in range(indptr[i], indptr[i + 1]):
             out[e] = minus * x[cols[e]]
     return 1
+
+
+def cache_path() -> str:
+    """Where numba keeps what it compiles of this file."""
+    return _factor.stats.cache_path
 
 
 def compile_for(kind: types.Type) -> list[Any]:

@@ -1,7 +1,7 @@
 """What the compiled loops and their callers agree on.
 
-A factorisation is one array: the values it was made of (nnz), L below its unit diagonal by columns, D (n)
-and 1 / D (n), and ROOM times n numbers of room for the loops, used only while it is made.
+A factorisation is one array: the values it was made of (nnz), L below its unit diagonal by columns,
+D (n) and 1 / D (n), and ROOM times n numbers of room for the loops, used only while it is made.
 """
 
 ROOM = 3

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..stamps import is_stamped, stamp
+from ..stamps import forget_other_versions, is_stamped, stamp
 
 __all__ = ["Functions", "functions", "state", "warm_up"]
 
@@ -62,8 +62,10 @@ def functions(dtype: str) -> Functions:
         return found
     from numba import from_dtype
 
-    from .kernels import compile_for
+    from .kernels import cache_path, compile_for
 
+    if not is_stamped("simplicial-*", _SOURCES):
+        forget_other_versions(cache_path())
     before, start = state(dtype), time.perf_counter()
     compiled = compile_for(from_dtype(np.dtype(dtype)))
     _kept.append(compiled)

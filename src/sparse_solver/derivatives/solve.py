@@ -103,12 +103,14 @@ def _solve_numbers(
 
 
 def _gradient_numbers(
-    lam: np.ndarray, x: np.ndarray, token: Tensor, i: np.ndarray, j: np.ndarray, vector: bool
+    lam: np.ndarray, x: np.ndarray, token: Tensor, i: np.ndarray, j: np.ndarray, trans: bool
 ) -> np.ndarray:
-    """-lambda_i conj(x_j) at the nonzeros."""
+    """-lambda_i conj(x_j) at the nonzeros (i, j), which are (row, column) or, if `trans`, the reverse."""
+    vector = x.ndim == token.ndim + 1
     batch = batch_of(token) if token.ndim else None
-    if vector and not token.ndim:
-        return passes_for(x.dtype).outer(-lam, x, i, j)
+    factors = None if token.ndim else factors_of(token)
+    if vector and factors:
+        return passes_for(x.dtype).outer(factors[0].planner.pattern, lam, x, trans)
     if batch is None or batch[1] is not None:
         return outer_numbers(-lam, x, i, j, vector)
     kept = 1 if vector else 2
@@ -287,7 +289,7 @@ def adjoint(
         lam_numbers = _solve_numbers(values, numbers(g).conj(), token, pattern, how, not trans).conj()
         if wanted:
             places = i.numpy(), j.numpy()
-            A_bar = torch.from_numpy(_gradient_numbers(lam_numbers, numbers(x), token, *places, vector))
+            A_bar = torch.from_numpy(_gradient_numbers(lam_numbers, numbers(x), token, *places, trans))
         return A_bar, torch.from_numpy(lam_numbers)
     # A^H lambda = g  <=>  A^T conj(lambda) = conj(g)
     lam = _Solve.apply(values, g.conj(), token, rows, cols, pattern, how, not trans).conj()

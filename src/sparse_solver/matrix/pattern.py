@@ -205,6 +205,19 @@ class Pattern:
         upper = np.flatnonzero(self.cols.numpy() >= self.rows.numpy())
         return upper, self.transposed_order[upper]
 
+    @property
+    def mates(self) -> np.ndarray | None:
+        """(nnz,) int32: the nonzero at (j, i) for each (i, j), or None unless `is_symmetric` was found
+        true before; it is not looked into for this.
+        """
+        if not self.__dict__.get("is_symmetric", False) or self.nnz >= 2**31:
+            return None
+        return self._mates
+
+    @cached_property
+    def _mates(self) -> np.ndarray:
+        return self.transposed_order.astype(np.int32)
+
     @cached_property
     def diagonal(self) -> np.ndarray:
         """(min(shape),) int64: the nonzero at (i, i), or -1 where there is none."""

@@ -138,8 +138,9 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray, explicit: bool = Fals
     slot.factored = slot.step = slot.store = None
     alone = kept is not None and _references(kept) <= _alone()
     spare = Spare(kept.attempt) if alone else None  # type: ignore[union-attr]
+    room = _room(kept) if alone else None  # type: ignore[arg-type]
     kept = store = None  # now the spare alone holds it, if anything does
-    factored = Factored(slot.planner, values.copy(), spare, explicit)
+    factored = Factored(slot.planner, _copied(values, room), spare, explicit)
     slot.factored, slot.step = factored, step_of(factored, step)
     if slot.step is not None:
         slot.store = slot.step.store_of(factored)
@@ -147,6 +148,23 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray, explicit: bool = Fals
     if spare is None:  # what takes another's place takes no more than that
         _limit(slot)
     return factored
+
+
+def _room(kept: Factored) -> np.ndarray | None:
+    """The memory of its snapshot, if nobody but `kept`, which goes, has it: fresh pages take longer to
+    be had than numbers to be copied.
+    """
+    alone = _alone()
+    if _references(kept.equations) > alone or _references(kept.equations.values) > alone:
+        return None
+    return kept.equations.values if kept.equations.values.base is None else None
+
+
+def _copied(values: np.ndarray, room: np.ndarray | None) -> np.ndarray:
+    if room is None or room.shape != values.shape or room.dtype != values.dtype:
+        return values.copy()
+    np.copyto(room, values)
+    return room
 
 
 def _same(kept: np.ndarray, values: np.ndarray) -> bool:

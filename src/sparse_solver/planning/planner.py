@@ -246,7 +246,7 @@ class Planner:
         SingularMatrixError, NotPositiveDefiniteError, InaccurateSolveError
         """
         consider(self._uses, self.pattern.nnz, eq.values.dtype)
-        kind = self.kind(eq.values, explicit)
+        kind = self.kind(eq.values, explicit, eq.mirrored)
         dominant = is_dominant(eq)
         if not dominant:
             self._check_rows(eq)
@@ -257,11 +257,11 @@ class Planner:
             attempt = self._check_regular(eq, kind, attempt)
         return kind, attempt
 
-    def kind(self, values: np.ndarray, explicit: bool = False) -> str:
+    def kind(self, values: np.ndarray, explicit: bool = False, mirrored: bool | None = None) -> str:
         """What these values make of A; not looked at where nothing depends on it."""
         matters = not is_small(self.pattern.shape[0]) if explicit else self._kind_matters
         if self.assume != "auto" or matters:
-            return classify(self.pattern, values, self.assume)
+            return classify(self.pattern, values, self.assume, mirrored)
         return self._kind_of_small(values) if self._uses >= self._look else "general"
 
     def _kind_of_small(self, values: np.ndarray) -> str:

@@ -12,8 +12,10 @@ __all__ = ["classify"]
 ROUNDINGS = 8  # units of eps by which mirrored entries of an assembled matrix may differ
 
 
-def classify(pattern: Pattern, values: np.ndarray, assume: str) -> str:
+def classify(pattern: Pattern, values: np.ndarray, assume: str, mirrored: bool | None = None) -> str:
     """The kind of A: "general", "symmetric" (A = A^T), "hermitian" (A = A^H, complex) or "spd".
+
+    `mirrored` says whether A = A^T exactly, where that is known.
 
     Raises
     ------
@@ -30,7 +32,9 @@ def classify(pattern: Pattern, values: np.ndarray, assume: str) -> str:
     if not pattern.is_symmetric:
         raise ValueError(_not_symmetric(pattern, assume))
     upper, mirror = pattern.triangles
-    if values.dtype.kind != "c" and passes_for(values.dtype).mirrored(values, upper, mirror):
+    if mirrored is None and values.dtype.kind != "c":
+        mirrored = passes_for(values.dtype).mirrored(values, upper, mirror)
+    if mirrored:
         return "spd" if assume == "spd" else "symmetric"
     above, below = values[upper], values[mirror]
     if values.dtype.kind != "c":

@@ -11,27 +11,31 @@ from .loops import compile_for
 
 __all__ = ["Compiled"]
 
+_NONE = np.empty(0, np.int32)
+
 
 class Compiled:
     """What the module `plain` offers, with the same results."""
 
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
-        self._sizes, self._residual, self._outer, self._mirrored = compile_for(dtype)
+        found = compile_for(dtype)
+        self._sizes, self._residual, self._outer, self._mirrored, self.sum, self.take = found
 
     def sizes(
         self, pattern: Pattern, values: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, float, float]:
+    ) -> tuple[np.ndarray, np.ndarray, float, float, bool | None]:
         """As `plain.sizes`."""
         pointer, at = pattern.csr[0], pattern.diagonal
         if pointer.itemsize > 4:
             return plain.sizes(pattern, values)
         n = len(at)
         sums, diagonal = np.empty(n, self.dtype), np.empty(n, self.dtype)
-        given = pointer, at, values, sums, diagonal
+        mates = plain.mates_of(pattern)
+        given = pointer, at, _NONE if mates is None else mates, values, sums, diagonal
         found = by_parts(n, len(values), lambda start, stop: self._sizes(*given, start, stop))
-        norm, margin = found[0] if len(found) == 1 else _joined(found, "max min")
-        return sums, diagonal, norm, margin
+        norm, margin, mirrored = found[0] if len(found) == 1 else _joined(found, "max min min")
+        return sums, diagonal, norm, margin, None if mates is None else bool(mirrored)
 
     def residual(
         self,
@@ -53,11 +57,15 @@ class Compiled:
         top, reach, least = found[0] if len(found) == 1 else _joined(found, "max max min")
         return r, top, reach, least
 
-    def outer(self, y: np.ndarray, x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    def outer(self, pattern: Pattern, y: np.ndarray, x: np.ndarray, swapped: bool) -> np.ndarray:
         """As `plain.outer`."""
-        out = np.empty(len(rows), self.dtype)
-        given = y, x, rows, cols, out
-        by_parts(len(rows), len(rows), lambda start, stop: self._outer(*given, start, stop))
+        pointer, cols = pattern.csr
+        if pointer.itemsize > 4:
+            return plain.outer(pattern, y, x, swapped)
+        out = np.empty(len(cols), self.dtype)
+        given = pointer, cols, np.ascontiguousarray(y), np.ascontiguousarray(x), swapped, out
+        n = len(pointer) - 1
+        by_parts(n, len(cols), lambda start, stop: self._outer(*given, start, stop))
         return out
 
     def mirrored(self, values: np.ndarray, upper: np.ndarray, mirror: np.ndarray) -> bool:

@@ -17,10 +17,11 @@ _options: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"
 
 
 @njit(**_options)
-def _sizes(indptr, at, values, row_sums, diagonal, start, stop):
-    """(norm, margin); the norm is NaN where a sum is not finite."""
+def _sizes(indptr, at, mates, values, row_sums, diagonal, start, stop):
+    """(norm, margin, mirrored); the norm is NaN where a sum is not finite."""
     kind = values.dtype.type
     norm, margin, finite = kind(0), kind(np.inf), True
+    mirrored = len(mates) > 0
     for i in range(start, stop):
         s = kind(0)
         for e in range(indptr[i], indptr[i + 1]):
@@ -29,7 +30,12 @@ def _sizes(indptr, at, values, row_sums, diagonal, start, stop):
         row_sums[i], diagonal[i] = s, d
         finite = finite and s < np.inf
         norm, margin = max(norm, s), min(margin, d + d - s)
-    return norm if finite else kind(np.nan), margin
+        if mirrored:
+            for e in range(at[i] + 1, indptr[i + 1]):
+                if values[e] != values[mates[e]]:
+                    mirrored = False
+                    break
+    return norm if finite else kind(np.nan), margin, mirrored
 
 
 @njit(**_options)
@@ -57,9 +63,32 @@ def _residual(indptr, cols, values, x, b, diagonal, transposed, r, start, stop):
 
 
 @njit(**_options)
-def _outer(y, x, rows, cols, out, start, stop):
-    for e in range(start, stop):
-        out[e] = y[rows[e]] * x[cols[e]]
+def _outer(indptr, cols, y, x, swapped, out, start, stop):
+    for i in range(start, stop):
+        if swapped:
+            xi = x[i]
+            for e in range(indptr[i], indptr[i + 1]):
+                out[e] = -y[cols[e]] * xi
+        else:
+            yi = -y[i]
+            for e in range(indptr[i], indptr[i + 1]):
+                out[e] = yi * x[cols[e]]
+
+
+@njit(**_options)
+def _sum(pointer, order, triplets, out, start, stop):
+    kind = triplets.dtype.type
+    for i in range(start, stop):
+        s = kind(0)
+        for k in range(pointer[i], pointer[i + 1]):
+            s += triplets[order[k]]
+        out[i] = s
+
+
+@njit(**_options)
+def _take(index, values, out, start, stop):
+    for k in range(start, stop):
+        out[k] = values[index[k]]
 
 
 @njit(**_options)
@@ -70,12 +99,14 @@ def _mirrored(values, upper, mirror, start, stop):
     return True
 
 
-def compile_for(dtype: np.dtype) -> tuple[Any, Any, Any, Any]:
-    """(sizes, residual, outer, mirrored) for this real dtype."""
+def compile_for(dtype: np.dtype) -> tuple[Any, ...]:
+    """(sizes, residual, outer, mirrored, sum, take) for this real dtype."""
     f, i = types.Array(types.float64 if dtype.char == "d" else types.float32, 1, "C"), types.int64
     narrow, wide = types.int32[::1], types.int64[::1]
-    _sizes.compile((narrow, wide, f, f, f, i, i))
+    _sizes.compile((narrow, wide, narrow, f, f, f, i, i))
     _residual.compile((narrow, narrow, f, f, f, f, types.boolean, f, i, i))
-    _outer.compile((f, f, wide, wide, f, i, i))
+    _outer.compile((narrow, narrow, f, f, types.boolean, f, i, i))
     _mirrored.compile((f, wide, wide, i, i))
-    return _sizes, _residual, _outer, _mirrored
+    _sum.compile((narrow, narrow, f, f, i, i))
+    _take.compile((narrow, f, f, i, i))
+    return _sizes, _residual, _outer, _mirrored, _sum, _take

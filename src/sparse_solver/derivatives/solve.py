@@ -105,7 +105,7 @@ def _solve_numbers(
 def _gradient_numbers(
     lam: np.ndarray, x: np.ndarray, token: Tensor, i: np.ndarray, j: np.ndarray, trans: bool
 ) -> np.ndarray:
-    """-lambda_i conj(x_j) at the nonzeros (i, j), which are (row, column) or, if `trans`, the reverse."""
+    """-lambda_i conj(x_j) at the nonzeros (i, j): (row, column) or, if `trans`, (column, row)."""
     vector = x.ndim == token.ndim + 1
     batch = batch_of(token) if token.ndim else None
     factors = None if token.ndim else factors_of(token)

@@ -7,7 +7,7 @@ to the general path, and backward goes on as the general rule does, with a token
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from .token import token_of
 
 __all__ = ["quick"]
 
+_is_compiling = torch.compiler.is_compiling
 _hooked = torch._C._autograd._top_saved_tensors_default_hooks
 
 
@@ -30,11 +31,11 @@ class _Unusual(Exception):
 
 def quick(A: SparseMatrix | Tensor, b: Tensor, assume: str, method: Direct) -> Tensor | None:
     """x with A x = b by a compiled step, or None where there is none for it."""
-    if torch.compiler.is_compiling() or type(A) is not SparseMatrix or A._pattern is None:
+    if _is_compiling() or type(A) is not SparseMatrix or A._pattern is None:
         return None
     slot = A._pattern.recent()
     step = None if slot is None else slot.step
-    if step is None or method != step.method or assume != step.assume:
+    if step is None or assume != step.assume or method.key != step.key:
         return None
     values = A._values
     if not (
@@ -51,17 +52,12 @@ def quick(A: SparseMatrix | Tensor, b: Tensor, assume: str, method: Direct) -> T
         return None
     touch(A._pattern)
     try:
-        return _Step.apply(values, b, slot, step)
+        return _apply(values, b, slot, step)
     except _Unusual:
         return None
 
 
 class _Step(torch.autograd.Function):
-    @classmethod
-    def apply(cls, *args: Any) -> Any:
-        """Without what torch does for transforms, which are never active here."""
-        return super(torch.autograd.Function, cls).apply(*args)  # type: ignore[misc]
-
     @staticmethod
     def forward(ctx, values, b, slot, step):  # type: ignore[no-untyped-def]
         verdict, store, x = step.forward(values, b, slot.store)
@@ -85,5 +81,9 @@ class _Step(torch.autograd.Function):
             if found is not None:
                 return *found, None, None
         token, P = token_of([step.factored(store)], ()), step.planner.pattern
-        system = P.rows, P.cols, P.handle, step.assume + step.method.key, False
+        system = P.rows, P.cols, P.handle, step.assume + step.key, False
         return *adjoint(g, values, x, token, *system, ctx.needs_input_grad[0]), None, None
+
+
+# Without what torch does for transforms, which are never active here.
+_apply: Callable[..., Tensor] = super(torch.autograd.Function, _Step).apply  # type: ignore[misc]

@@ -21,6 +21,7 @@ from .plain import is_plain, numbers
 from .rule import Rule
 from .threads import by_parts
 
+_is_compiling = torch.compiler.is_compiling
 _compiled: dict[str, Any] = {}  # loops by the dtype's character, from `use_compiled`
 _FEW = 20_000  # triplets up to which torch's operation costs less than a rule of our own
 
@@ -92,7 +93,7 @@ class Slots:
         return out
 
     def take(self, values: np.ndarray) -> np.ndarray | None:
-        """Of `values` (nnz,) those at the places, (m,), by a compiled loop; None where there is none."""
+        """Of `values` (nnz,) those at the places, (m,), by a compiled loop; None if there is none."""
         compiled = _compiled.get(values.dtype.char)
         if compiled is None or max(self.count, self.size) >= 2**31:
             return None
@@ -166,10 +167,10 @@ class _Gather(Rule):
 def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
     """Sum triplets by place: t (*B, m) -> (*B, nnz). Differentiable to any order."""
     # A compiler differentiates and fuses torch's own operation.
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         return _index_add(t, slots)
     if slots.count <= _FEW:
-        if t.ndim == 1 and t.is_cpu and is_plain(t):
+        if t.dim() == 1 and is_plain(t) and t.is_cpu:
             return slots.zeros(t.dtype).index_add(0, slots.index, t)
         return _index_add(t, slots)
     return _ScatterSum.apply(t, slots)

@@ -85,6 +85,7 @@ class Pattern:
     rows: Tensor
     cols: Tensor
     _slots: Slots | None  # None: triplets came in canonical order, without duplicates
+    _with: Callable[[Tensor], SparseMatrix]  # a matrix of values that fit, see `sparse_matrix`
     handle: int  # an integer name, by which compiled graphs refer to the pattern
 
     def __init__(self, rows: Any, cols: Any, shape: Sequence[int]) -> None:
@@ -135,16 +136,14 @@ class Pattern:
         SparseMatrix
             With values of shape (*B, nnz); differentiable to any order.
         """
-        from .sparse_matrix import on
-
         slots = self._slots
         m = self.nnz if slots is None else slots.count
-        if values.ndim == 0 or values.shape[-1] != m:
+        if values.dim() == 0 or values.shape[-1] != m:
             raise ValueError(
                 f"values has shape {tuple(values.shape)}; this pattern was built from {m} "
                 f"triplets, so values must have shape (..., {m})"
             )
-        return on(self, values if slots is None else scatter_sum(values, slots))
+        return self._with(values if slots is None else scatter_sum(values, slots))
 
     def indices(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """`rows` and `cols` on `device`, copied there once."""

@@ -35,13 +35,13 @@ class Step:
         attempt, eq = factored.attempt, factored.equations
         assert attempt is not None
         self.planner, self.kind = factored.planner, factored.kind
-        self.assume, self.method = self.planner.assume, self.planner.method
+        self.assume, self.key = self.planner.assume, self.planner.method.key
         self.choice, self.symbolic = attempt.choice, attempt.symbolic
         self.kernel: Kernel = attempt.symbolic.handle
         self.n, self.nnz, dtype = eq.n, len(eq.values), eq.values.dtype
         with torch.inference_mode(False):
-            self._empty = torch.from_numpy(np.empty(0, dtype))
-        self.dtype = self._empty.dtype
+            empty = torch.from_numpy(np.empty(0, dtype))
+        self.dtype, self._new = empty.dtype, empty.new_empty
         limits = ROUNDINGS * eq.eps, MARGIN * eq.eps, probe_limit(eq.eps, eq.n)
         self._limits = np.array([*limits, NORMWISE * eq.eps, COMPONENTWISE * eq.eps])
         self._random = random_vector(eq.n).astype(dtype)
@@ -55,8 +55,7 @@ class Step:
         """(verdict, factor, x) for contiguous values (nnz,) and b (n,): a sum of KEPT, if the factor is
         `kept`, and SOLVED, if x is accurate; or REFUSED.
         """
-        empty = self._empty.new_empty
-        new, x = empty(self._size), empty(self.n)
+        new, x = self._new(self._size), self._new(self.n)
         known, held = (0, new) if kept is None else (1, kept)
         verdict = self._forward(
             self._table, values.data_ptr(), self._judge, self._z, known, held.data_ptr(),
@@ -66,8 +65,7 @@ class Step:
 
     def backward(self, store: Tensor, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """(A_bar (nnz,), b_bar (n,)) for the gradient g of x, or None if they may not be accurate."""
-        empty = self._empty.new_empty
-        lam, out = empty(self.n), empty(self.nnz)
+        lam, out = self._new(self.n), self._new(self.nnz)
         accurate = self._backward(
             self._table, self._judge, store.data_ptr(), g.data_ptr(), x.data_ptr(),
             lam.data_ptr(), out.data_ptr(),

@@ -34,9 +34,9 @@ def mates_of(pattern: Pattern) -> np.ndarray | None:
 def sizes(
     pattern: Pattern, values: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, float, float, bool | None]:
-    """(row_sums, diagonal, norm, margin, mirrored): sums of |a_ij| by rows, |a_ii|, the largest sum, the
-    least by which a diagonal entry exceeds the rest of its row, and whether A = A^T exactly, or None if
-    that was not looked at. The norm is not finite if A is not.
+    """(row_sums, diagonal, norm, margin, mirrored): sums of |a_ij| by rows, |a_ii|, the largest sum,
+    the least by which a diagonal entry exceeds the rest of its row, and whether A = A^T exactly, None
+    if not looked at. The norm is not finite if A is not.
     """
     n, indptr = pattern.shape[0], pattern.indptr
     pointer, cols = pattern.csr

@@ -77,7 +77,7 @@ class Slots:
         compiled = _compiled.get(triplets.dtype.char)
         if compiled is not None and pointer.itemsize == 4:
             out = np.empty(self.size, triplets.dtype)
-            given = pointer, order, triplets, out
+            given = pointer.view(np.uint32), order.view(np.uint32), triplets, out
             by_parts(self.size, len(order), lambda start, stop: compiled.sum(*given, start, stop))
             return out
         ones = self._ones.get(triplets.dtype)
@@ -98,7 +98,7 @@ class Slots:
         if compiled is None or max(self.count, self.size) >= 2**31:
             return None
         if self._narrow is None:
-            self._narrow = self.index.numpy().astype(np.int32)
+            self._narrow = self.index.numpy().astype(np.uint32)
         out = np.empty(self.count, values.dtype)
         given = self._narrow, np.ascontiguousarray(values), out
         by_parts(self.count, self.count, lambda start, stop: compiled.take(*given, start, stop))

@@ -163,6 +163,16 @@ class Pattern:
         return self.indptr.astype(kind), self.cols.numpy().astype(kind)
 
     @cached_property
+    def unsigned(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """`csr` and `diagonal` as uint32, in which -1 is the largest number: what compiled loops read;
+        None where they don't fit.
+        """
+        if max(self.nnz, *self.shape) >= 2**31:
+            return None
+        pointer, cols = (a.view(np.uint32) for a in self.csr)
+        return pointer, cols, self.diagonal.astype(np.int32).view(np.uint32)
+
+    @cached_property
     def _transposition(self) -> tuple[Pattern, np.ndarray]:
         with outside_transforms():
             return self._transpose()
@@ -206,16 +216,16 @@ class Pattern:
 
     @property
     def mates(self) -> np.ndarray | None:
-        """(nnz,) int32: the nonzero at (j, i) for each (i, j), or None unless `is_symmetric` was found
+        """(nnz,) uint32: the nonzero at (j, i) for each (i, j), or None unless `is_symmetric` was found
         true before; it is not looked into for this.
         """
-        if not self.__dict__.get("is_symmetric", False) or self.nnz >= 2**31:
+        if not self.__dict__.get("is_symmetric", False) or self.unsigned is None:
             return None
         return self._mates
 
     @cached_property
     def _mates(self) -> np.ndarray:
-        return self.transposed_order.astype(np.int32)
+        return self.transposed_order.astype(np.uint32)
 
     @cached_property
     def diagonal(self) -> np.ndarray:

@@ -320,8 +320,9 @@ class Planner:
         if self._patience > 0:
             self._patience -= 1
             return False
-        at = self.pattern.diagonal
-        return self.pattern.has_full_diagonal and bool((eq.values[at].real > 0).all())
+        if not self.pattern.has_full_diagonal:
+            return False
+        return bool(eq.values.take(self.pattern.diagonal).real.min() > 0)
 
     def _not_definite(self, kind: str, eq: Equations, reason: Declined) -> None:
         """After Cholesky gave up: an error if definiteness was promised, else other engines' turn."""

@@ -11,7 +11,7 @@ from .loops import compile_for
 
 __all__ = ["Compiled"]
 
-_NONE = np.empty(0, np.int32)
+_NONE = np.empty(0, np.uint32)
 
 
 class Compiled:
@@ -26,10 +26,10 @@ class Compiled:
         self, pattern: Pattern, values: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, float, float, bool | None]:
         """As `plain.sizes`."""
-        pointer, at = pattern.csr[0], pattern.diagonal
-        if pointer.itemsize > 4:
+        if pattern.unsigned is None:
             return plain.sizes(pattern, values)
-        n = len(at)
+        pointer, _, at = pattern.unsigned
+        n = len(pointer) - 1
         sums, diagonal = np.empty(n, self.dtype), np.empty(n, self.dtype)
         mates = plain.mates_of(pattern)
         given = pointer, at, _NONE if mates is None else mates, values, sums, diagonal
@@ -47,9 +47,9 @@ class Compiled:
         transposed: bool,
     ) -> tuple[np.ndarray, float, float, float]:
         """As `plain.residual`."""
-        pointer, cols = pattern.csr
-        if pointer.itemsize > 4:
+        if pattern.unsigned is None:
             return plain.residual(pattern, values, diagonal, x, b, transposed)
+        pointer, cols, _ = pattern.unsigned
         r = np.empty(len(b), self.dtype)
         given = pointer, cols, values, x, b, diagonal, transposed, r
         work = 0 if transposed else len(values)  # by columns threads would meet in r
@@ -59,9 +59,9 @@ class Compiled:
 
     def outer(self, pattern: Pattern, y: np.ndarray, x: np.ndarray, swapped: bool) -> np.ndarray:
         """As `plain.outer`."""
-        pointer, cols = pattern.csr
-        if pointer.itemsize > 4:
+        if pattern.unsigned is None:
             return plain.outer(pattern, y, x, swapped)
+        pointer, cols, _ = pattern.unsigned
         out = np.empty(len(cols), self.dtype)
         given = pointer, cols, np.ascontiguousarray(y), np.ascontiguousarray(x), swapped, out
         n = len(pointer) - 1

@@ -1,7 +1,9 @@
 """The compiled loops. Each does what its namesake in `plain` does, for rows `start` to `stop`.
 
 Sums run in the order of the nonzeros, and nothing is reordered or contracted, so that the bits are
-those of NumPy and SciPy. Comparisons are written so that NaN and infinity are noticed.
+those of NumPy and SciPy. Comparisons are written so that NaN and infinity are noticed: s - s is zero of
+other numbers. Indices are unsigned, for which numba needs no look whether they count from the end, and
+one place runs on through all rows: rows are short, and what is done once for each row costs most.
 """
 
 from __future__ import annotations
@@ -14,81 +16,83 @@ from numba import njit, types
 __all__ = ["compile_for"]
 
 _options: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+_u = np.uint64
+_NOWHERE = np.uint64(2**32 - 1)  # -1 without a sign
 
 
 @njit(**_options)
 def _sizes(indptr, at, mates, values, row_sums, diagonal, start, stop):
     """(norm, margin, mirrored); the norm is NaN where a sum is not finite."""
     kind = values.dtype.type
-    norm, margin, finite = kind(0), kind(np.inf), True
-    mirrored = len(mates) > 0
-    for i in range(start, stop):
-        s = kind(0)
-        for e in range(indptr[i], indptr[i + 1]):
-            s += abs(values[e])
-        d = abs(values[at[i]]) if at[i] >= 0 else kind(0)
-        row_sums[i], diagonal[i] = s, d
-        finite = finite and s < np.inf
-        norm, margin = max(norm, s), min(margin, d + d - s)
-        if mirrored:
-            for e in range(at[i] + 1, indptr[i + 1]):
-                if values[e] != values[mates[e]]:
+    norm, margin, odd = kind(0), kind(np.inf), kind(0)
+    look = len(mates) > 0
+    mirrored = look
+    e = indptr[start]
+    for i in range(_u(start), _u(stop)):
+        s, d, k, end = kind(0), kind(0), at[i], indptr[i + _u(1)]
+        if look:
+            while e < end:
+                v = values[e]
+                s += abs(v)
+                if e > k and v != values[mates[e]]:
                     mirrored = False
-                    break
-    return norm if finite else kind(np.nan), margin, mirrored
+                e += _u(1)
+        else:
+            while e < end:
+                s += abs(values[e])
+                e += _u(1)
+        if k != _NOWHERE:
+            d = abs(values[k])
+        row_sums[i], diagonal[i] = s, d
+        odd += s - s
+        norm = s if s > norm else norm
+        excess = d + d - s
+        margin = excess if excess < margin else margin
+    return norm if odd == 0 else kind(np.nan), margin, mirrored
 
 
 @njit(**_options)
 def _residual(indptr, cols, values, x, b, diagonal, transposed, r, start, stop):
     """(top, reach, least); top is NaN where the residual is not finite."""
     kind = values.dtype.type
-    top, reach, least, finite = kind(0), kind(0), kind(np.inf), True
+    top, reach, least, odd = kind(0), kind(0), kind(np.inf), kind(0)
+    e = indptr[start]
     if transposed:  # all rows at once
-        for i in range(stop):
+        for i in range(_u(stop)):
             r[i] = b[i]
-        for i in range(stop):
-            xi = x[i]
-            for e in range(indptr[i], indptr[i + 1]):
+        for i in range(_u(stop)):
+            xi, end = x[i], indptr[i + _u(1)]
+            while e < end:
                 r[cols[e]] -= values[e] * xi
-    for i in range(start, stop):
+                e += _u(1)
+    for i in range(_u(start), _u(stop)):
         if not transposed:
-            s = b[i]
-            for e in range(indptr[i], indptr[i + 1]):
+            s, end = b[i], indptr[i + _u(1)]
+            while e < end:
                 s -= values[e] * x[cols[e]]
+                e += _u(1)
             r[i] = s
         size, reached = abs(r[i]), abs(x[i]) * diagonal[i]
-        finite = finite and size < np.inf
-        top, reach, least = max(top, size), max(reach, reached), min(least, reached)
-    return top if finite else kind(np.nan), reach, least
+        odd += size - size
+        top = size if size > top else top
+        reach = reached if reached > reach else reach
+        least = reached if reached < least else least
+    return top if odd == 0 else kind(np.nan), reach, least
 
 
 @njit(**_options)
 def _outer(indptr, cols, y, x, swapped, out, start, stop):
-    for i in range(start, stop):
+    e = indptr[start]
+    for i in range(_u(start), _u(stop)):
+        xi, minus, end = x[i], -y[i], indptr[i + _u(1)]
         if swapped:
-            xi = x[i]
-            for e in range(indptr[i], indptr[i + 1]):
+            while e < end:
                 out[e] = -y[cols[e]] * xi
+                e += _u(1)
         else:
-            yi = -y[i]
-            for e in range(indptr[i], indptr[i + 1]):
-                out[e] = yi * x[cols[e]]
-
-
-@njit(**_options)
-def _sum(pointer, order, triplets, out, start, stop):
-    kind = triplets.dtype.type
-    for i in range(start, stop):
-        s = kind(0)
-        for k in range(pointer[i], pointer[i + 1]):
-            s += triplets[order[k]]
-        out[i] = s
-
-
-@njit(**_options)
-def _take(index, values, out, start, stop):
-    for k in range(start, stop):
-        out[k] = values[index[k]]
+            while e < end:
+                out[e] = minus * x[cols[e]]
+                e += _u(1)
 
 
 @njit(**_options)
@@ -99,11 +103,29 @@ def _mirrored(values, upper, mirror, start, stop):
     return True
 
 
+@njit(**_options)
+def _sum(pointer, order, triplets, out, start, stop):
+    kind = triplets.dtype.type
+    k = pointer[start]
+    for i in range(_u(start), _u(stop)):
+        s, end = kind(0), pointer[i + _u(1)]
+        while k < end:
+            s += triplets[order[k]]
+            k += _u(1)
+        out[i] = s
+
+
+@njit(**_options)
+def _take(index, values, out, start, stop):
+    for k in range(_u(start), _u(stop)):
+        out[k] = values[index[k]]
+
+
 def compile_for(dtype: np.dtype) -> tuple[Any, ...]:
     """(sizes, residual, outer, mirrored, sum, take) for this real dtype."""
     f, i = types.Array(types.float64 if dtype.char == "d" else types.float32, 1, "C"), types.int64
-    narrow, wide = types.int32[::1], types.int64[::1]
-    _sizes.compile((narrow, wide, narrow, f, f, f, i, i))
+    narrow, wide = types.uint32[::1], types.int64[::1]
+    _sizes.compile((narrow, narrow, narrow, f, f, f, i, i))
     _residual.compile((narrow, narrow, f, f, f, f, types.boolean, f, i, i))
     _outer.compile((narrow, narrow, f, f, types.boolean, f, i, i))
     _mirrored.compile((f, wide, wide, i, i))

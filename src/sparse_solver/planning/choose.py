@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..engines import REGISTRY, Engine
+from ..matrix import Pattern
 
 __all__ = ["Choice", "Future", "Work", "choices", "explicit_first", "is_for_definite", "is_for_klu"]
-__all__ += ["is_small", "may_be_simplicial", "simplicial_uses"]
+__all__ += ["is_small", "may_be_simplicial", "refusal", "simplicial_uses"]
 
 _SMALL = 60  # unknowns up to which KLU's low overhead wins whatever the structure
 _MODEST = 5000  # up to here KLU's analysis, the cheapest, is asked first
@@ -86,6 +89,21 @@ def simplicial_uses(state: str) -> int:
 def is_for_definite(engine: str) -> bool:
     """Whether an engine factors definite matrices alone, and gives up on others."""
     return "general" not in REGISTRY[engine].kinds
+
+
+def refusal(pattern: Pattern, kind: str, dtype: np.dtype, asked: str) -> Exception:
+    """What to raise where no engine, or not the one `asked` for, factors such matrices."""
+    if asked in REGISTRY and REGISTRY[asked].why_not() is None:
+        what = f"this one (shape {pattern.shape}, {dtype})"
+        if dtype.name not in REGISTRY[asked].dtypes:
+            known = " and ".join(REGISTRY[asked].dtypes)
+            text = f"engine={asked!r} factors {known}, not {what}"
+            return ValueError(f"{text}. Leave the choice to method=Direct()")
+        if is_for_definite(asked):
+            text = f"engine={asked!r} factors matrices with A = A^H; {what} is {kind}"
+            return ValueError(f"{text}. Leave the choice to method=Direct()")
+    why = {name: e.why_not() for name, e in REGISTRY.items()}
+    return RuntimeError(f"no engine can factor {dtype.name} here (engine={asked!r}): {why}")
 
 
 def is_small(n: int) -> bool:

@@ -24,6 +24,7 @@ from .choose import (
     is_opaque,
     is_small,
     may_be_simplicial,
+    refusal,
     simplicial_uses,
 )
 from .conditioning import inverse_norm, is_dominant, null_unknown, probe, random_vector
@@ -141,7 +142,7 @@ class Planner:
             self._sound = True
         found = self._choices(kind, values.dtype)
         if not found:
-            self._refuse(kind, values.dtype)
+            raise refusal(self.pattern, kind, values.dtype, self.method.engine)
         try:
             first = self.symbolic(found[0], values)
         except Declined:
@@ -172,22 +173,6 @@ class Planner:
             del self._works[key]
         self._orders[key] = better
         return better
-
-    def _refuse(self, kind: str, dtype: np.dtype) -> None:
-        asked = self.method.engine
-        known = asked in REGISTRY and REGISTRY[asked].why_not() is None
-        if known and is_for_definite(asked) and dtype.name in REGISTRY[asked].dtypes:
-            raise ValueError(
-                f"engine={asked!r} factors matrices with A = A^H; this one (shape "
-                f"{self.pattern.shape}, {dtype}) is {kind}. Leave the choice to method=Direct()"
-            )
-        if known and dtype.name not in REGISTRY[asked].dtypes:
-            raise ValueError(
-                f"engine={asked!r} factors {' and '.join(REGISTRY[asked].dtypes)}; this matrix (shape "
-                f"{self.pattern.shape}) has {dtype}. Leave the choice to method=Direct()"
-            )
-        why = {name: e.why_not() for name, e in REGISTRY.items()}
-        raise RuntimeError(f"no engine can factor {dtype.name} here (engine={asked!r}): {why}")
 
     def symbolic(self, choice: Choice, values: np.ndarray, fresh: bool = False) -> Symbolic:
         """The analysis for `choice`, kept; made anew on these values if `fresh`."""
@@ -266,12 +251,15 @@ class Planner:
 
     def _kind_of_small(self, values: np.ndarray) -> str:
         """Looked at once a step in one compiled call would pay, and not again and again in vain."""
-        dtype, kind = values.dtype.name, "general"
+        dtype, kind, again = values.dtype.name, "general", 2 * self._uses
         if self.method.engine == "auto" and may_be_simplicial(self.pattern.shape[0], dtype):
-            if self._uses >= simplicial_uses(simplicial.state(dtype)):
+            wanted = simplicial_uses(simplicial.state(dtype))
+            if self._uses >= wanted:
                 kind = classify(self.pattern, values, "auto")
+            else:
+                again = min(again, wanted)
         if kind == "general":
-            self._look = 2 * self._uses
+            self._look = again
         return kind
 
     def _check_rows(self, eq: Equations) -> None:

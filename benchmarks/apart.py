@@ -1,7 +1,7 @@
 """What has to be measured in a process of its own: peak memory, compilation, the start.
 
 python benchmarks/apart.py memory own 3d-60 2
-python benchmarks/apart.py start
+python benchmarks/apart.py start float64
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,21 +27,20 @@ def memory(case: str, problem: str, threads: int) -> dict[str, Any]:
     return _run("memory", case, problem, str(threads))
 
 
-def startup(cold: bool, runs: int) -> dict[str, float]:
-    """Seconds to compile all kernels for float64 (if `cold`), and to start with them on disk."""
+def startup(cold: bool, runs: int, dtype: str = "float64") -> dict[str, float]:
+    """Seconds to compile the own engine (if `cold`), and to start with it on disk."""
     with tempfile.TemporaryDirectory() as folder:
         found: dict[str, float] = {}
         settings = {"NUMBA_CACHE_DIR": folder} if cold else {}
         if cold:
-            first = _run("start", **settings)
+            first = _run("start", dtype, **settings)
             assert first["state"] == "cold", first
             found["cold"] = first["warm_up"]
         else:
-            _run("start")
-        again = [_run("start", **settings) for _ in range(runs)]
+            _run("start", dtype)
+        again = [_run("start", dtype, **settings) for _ in range(runs)]
         assert all(a["state"] == "cached" for a in again), again
         found["warm"] = min(a["warm_up"] for a in again)
-        found["numba"] = min(_run("numba", **settings)["numba"] for _ in range(runs))
         return found
 
 
@@ -84,24 +82,15 @@ def _memory(case: str, problem: str, threads: int) -> dict[str, Any]:
     return figures
 
 
-def _start() -> dict[str, Any]:
+def _start(dtype: str) -> dict[str, Any]:
     from sparse_solver.engines.multifrontal import ready
 
-    return {"state": ready.state("float64"), "warm_up": ready.warm_up("float64")}
-
-
-def _numba() -> dict[str, float]:
-    import sparse_solver  # noqa: F401  (it imports NumPy and torch, which are not counted)
-
-    start = time.perf_counter()
-    import numba  # noqa: F401
-
-    return {"numba": time.perf_counter() - start}
+    return {"state": ready.state(dtype), "warm_up": ready.warm_up(dtype)}
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "memory":
         answer = _memory(sys.argv[2], sys.argv[3], int(sys.argv[4]))
     else:
-        answer = _start() if sys.argv[1] == "start" else _numba()
+        answer = _start(sys.argv[2])
     print(json.dumps(answer))

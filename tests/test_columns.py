@@ -11,6 +11,7 @@ import sparse_solver as ss
 from sparse_solver.engines import rslab
 from sparse_solver.matrix import products
 from sparse_solver.planning import equations, factored
+from sparse_solver.planning.passes import plain
 
 f64, c128 = torch.float64, torch.complex128
 
@@ -19,11 +20,12 @@ f64, c128 = torch.float64, torch.complex128
 def all_large(monkeypatch):
     """Blocks count as large whatever their size, and few numbers are handled at a time."""
     monkeypatch.setattr(factored, "_MANY", 0)
-    monkeypatch.setattr(equations, "_IN_CACHE", 7)
+    monkeypatch.setattr(plain, "_IN_CACHE", 7)
     monkeypatch.setattr(products, "_AT_ONCE", 5)
     monkeypatch.setattr(products, "_IN_CACHE", 5)
     monkeypatch.setattr(rslab, "_COLUMN_WORK", 0)
-    monkeypatch.setattr(rslab, "_BLOCK", 2)
+    for name, value in (("_FEWEST", 2), ("_MOST", 4), ("_ROWS", 3)):
+        monkeypatch.setattr(rslab, name, value)
 
 
 @pytest.fixture
@@ -103,3 +105,30 @@ def test_who_has_no_transposed_block_solve_says_so():
     method = ss.Direct(engine="rslab")
     assert ss.factorize(spd.matrix(spd.w), assume="spd", method=method).info.columns is None
     assert ss.factorize(spd.matrix(spd.w), method=ss.Direct(engine="superlu")).info.columns is None
+
+
+@pytest.mark.usefixtures("all_large")
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("k", [0, 1, 3, 4, 5, 8, 11])
+@pytest.mark.parametrize("dtype", [f64, c128], ids=str)
+def test_any_number_of_columns_by_blocks(dtype, k, threads):
+    s = small("symmetric", dtype)
+    A, b = s.matrix(s.w), s.rhs(k, grad=False)
+    F = ss.factorize(A, method=ss.Direct(engine="rslab", threads=threads))
+    assert F.info.engine == "rslab"
+    wide = torch.zeros(*b.shape[:-1], 2 * k, dtype=dtype)
+    wide[..., ::2] = b
+    for given in (b, wide[..., ::2], b.mT.contiguous().mT):
+        x = F.solve(given)
+        assert x.shape == b.shape
+        assert torch.allclose(s.dense(s.w) @ x, b)
+
+
+@pytest.mark.usefixtures("all_large")
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_one_bad_number_among_columns_is_noticed(bad):
+    s = small("symmetric", f64)
+    b = s.rhs(9, grad=False)
+    b[-1, 4] = bad
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        ss.solve(s.matrix(s.w), b)

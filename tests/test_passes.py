@@ -116,3 +116,39 @@ def test_solutions_do_not_change(compiled, monkeypatch):
         monkeypatch.setattr(passes, "_compiled", {})
     for one, other in zip(*answers, strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("n", "k"), [(1, 1), (7, 3), (50, 40), (3000, 17)])
+def test_same_bits_of_columns(compiled, n, k, dtype):
+    P, values, _, _ = problem(n, dtype)
+    rng = np.random.default_rng(1)
+    x, b = (rng.standard_normal((n, k)).astype(dtype) for _ in "xb")
+    diagonal = plain.sizes(P, values)[1]
+    own = compiled.passes_for(values.dtype)
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):  # the largest is shared
+            torch.set_num_threads(threads)
+            for bad in (0.0, np.nan, np.inf):
+                x[n // 2, k // 2] += dtype_of(bad, x)
+                given = P, values, diagonal, x, b
+                with np.errstate(all="ignore"):
+                    same(own.columns(*given), plain.columns(*given))
+    finally:
+        torch.set_num_threads(before)
+
+
+def dtype_of(number, array):
+    return array.dtype.type(number)
+
+
+def test_many_columns_are_worth_compiled_passes(compiled, monkeypatch):
+    asked = []
+    monkeypatch.setattr(passes, "_compiled", {})
+    monkeypatch.setattr(passes, "_beside", 0)
+    monkeypatch.setattr(passes, "consider", lambda *given: asked.append(given))
+    for _ in range(2):
+        passes.passes_for(np.dtype("float64"), 8000)
+    passes.passes_for(np.dtype("float64"))
+    assert [given[:2] for given in asked] == [(1, 1000), (1, 2000)]

@@ -102,6 +102,10 @@ def _solve_numbers(
     return batch.solve(items, trans, index).reshape(b.shape)
 
 
+def _conjugate(a: np.ndarray) -> np.ndarray:
+    return a.conj() if a.dtype.kind == "c" else a  # of real numbers it would be a copy
+
+
 def _gradient_numbers(
     lam: np.ndarray, x: np.ndarray, token: Tensor, i: np.ndarray, j: np.ndarray, trans: bool
 ) -> np.ndarray:
@@ -286,7 +290,8 @@ def adjoint(
     i, j = (cols, rows) if trans else (rows, cols)
     if not torch.is_grad_enabled() and is_plain(g) and g.is_cpu and fwAD._current_level < 0:
         # No graph to build: the same two lines as below on bare numbers.
-        lam_numbers = _solve_numbers(values, numbers(g).conj(), token, pattern, how, not trans).conj()
+        lam_numbers = _solve_numbers(values, _conjugate(numbers(g)), token, pattern, how, not trans)
+        lam_numbers = _conjugate(lam_numbers)
         if wanted:
             places = i.numpy(), j.numpy()
             A_bar = torch.from_numpy(_gradient_numbers(lam_numbers, numbers(x), token, *places, trans))

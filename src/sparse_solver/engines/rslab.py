@@ -32,7 +32,8 @@ __all__ = ["Rslab"]
 _WEAK_DIAGONAL = 0.1  # of its column's largest entry
 _HEAVY, _HEAVY_PER_UNKNOWN = 1e9, 1e5  # flops from which a second ordering is tried (3-D meshes)
 _COLUMN_WORK = 1 << 18  # factor entries times columns from which columns are shared by threads
-_BLOCK = 16  # columns at least in each thread's block
+_ROWS = 256  # that are transposed at a time
+_FEWEST, _MOST = 16, 32  # columns in a block: to be worth another thread, and to stay near the cache
 
 
 _FORKED = "made before this process was forked, and its threads did not survive"
@@ -70,7 +71,7 @@ class _RslabNumeric(Numeric):
         k = b.shape[1]
         threads = self.threads if self.nnz_factor * k > _COLUMN_WORK else 1
         if not transposed:
-            return self._solve_blocks(b, min(threads, k // _BLOCK))
+            return self._solve_blocks(b, threads)
         # No block solve with A^T in this library; it releases the GIL, so columns run side by side.
         x = np.empty((k, b.shape[0]), b.dtype)
         columns = _transposed(b)
@@ -81,17 +82,31 @@ class _RslabNumeric(Numeric):
         share(column, k, threads)
         return _transposed(x)
 
-    def _solve_blocks(self, b: np.ndarray, pieces: int) -> np.ndarray:
-        if pieces <= 1:
+    def _solve_blocks(self, b: np.ndarray, threads: int) -> np.ndarray:
+        """By blocks of columns, whose memory is used again: fresh pages for all would take longer than
+        a block's solve, and solves in columns laid out one after the other are the quickest.
+        """
+        n, k = b.shape
+        pieces = max(min(threads, k // _FEWEST), -(-k // _MOST))
+        if pieces <= 1 or self.nnz_factor * k <= _COLUMN_WORK:
             return self.handle.solve_many(b)
         x = np.empty_like(b)
-        bounds = np.linspace(0, b.shape[1], pieces + 1).astype(int)
+        bounds = [k * piece // pieces for piece in range(pieces + 1)]
+        rooms: list[np.ndarray] = []
 
         def block(piece: int) -> None:
             columns = slice(bounds[piece], bounds[piece + 1])
-            x[:, columns] = self.handle.solve_many(np.ascontiguousarray(b[:, columns]))
+            try:
+                room = rooms.pop()
+            except IndexError:
+                room = np.empty((-(-k // pieces), n), b.dtype)
+            rhs = room[: columns.stop - columns.start]
+            for row in range(0, n, _ROWS):
+                rhs[:, row : row + _ROWS] = b[row : row + _ROWS, columns].T
+            x[:, columns] = self.handle.solve_many(rhs.T)
+            rooms.append(room)
 
-        share(block, pieces, pieces)
+        share(block, pieces, threads)
         return x
 
     @property

@@ -1,6 +1,6 @@
 """What is compiled on this machine? Answered without importing the compiler.
 
-numba keeps what it compiles on disk, beside the source or in the user's cache. An empty file of ours,
+Compiled code is kept on disk, beside the source or in the user's cache. An empty file of ours,
 named after everything that would make it compile again, says that all of it is there.
 """
 
@@ -15,11 +15,12 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-__all__ = ["forget_other_versions", "is_stamped", "stamp"]
+__all__ = ["forget_other_versions", "is_stamped", "places", "stamp"]
 
 
 @lru_cache
-def _places() -> tuple[Path, ...]:
+def places() -> tuple[Path, ...]:
+    """Where compiled code may be kept; the first that can be written to is taken."""
     given = os.environ.get("NUMBA_CACHE_DIR")
     if given:
         return (Path(given),)
@@ -48,12 +49,12 @@ def _key(sources: tuple[Path, ...]) -> str:
 def is_stamped(what: str, sources: Iterable[Path]) -> bool:
     """Whether `what`, compiled from these files, is on disk; "*" stands for anything."""
     name = f"compiled-{what}-{_key(tuple(sources))}"
-    return any(True for place in _places() for _ in place.glob(name))
+    return any(True for place in places() for _ in place.glob(name))
 
 
 def stamp(what: str, sources: Iterable[Path]) -> None:
     """Say that it is, if there is a place to say it."""
-    for place in _places():
+    for place in places():
         try:
             place.mkdir(parents=True, exist_ok=True)
             (place / f"compiled-{what}-{_key(tuple(sources))}").touch()

@@ -18,14 +18,12 @@ from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 
 from ..errors import NonFiniteError
 from ..matrix import Pattern
-from ..matrix.threads import by_parts
 from .passes import passes_for
 
 __all__ = ["COMPONENTWISE", "NORMWISE", "Equations"]
 
 NORMWISE = 1e3  # units of eps
 COMPONENTWISE = 1e7
-_IN_CACHE = 1 << 15  # numbers of one temporary
 _EPS = {np.dtype(t).char: float(np.finfo(t).eps) for t in ("f4", "f8", "c8", "c16")}
 
 
@@ -119,34 +117,8 @@ class Equations:
         """
         P = self.pattern.T if transposed else self.pattern
         values = self.values[self.pattern.transposed_order] if transposed else self.values
-        indptr, cols = P.csr
-        n, k = x.shape
-        numbers = np.ascontiguousarray(x).reshape(-1)
-        height = max(1, _IN_CACHE // k)
-
-        def part(first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            r = np.empty((height, k), x.dtype)
-            sizes = np.empty((height, k), self.diagonal.dtype)
-            top, reach = np.zeros((2, k))
-            least = np.full(k, math.inf)
-            with np.errstate(all="ignore"):  # of this thread
-                for start in range(first, last, height):
-                    stop = min(start + height, last)
-                    here, size = r[: stop - start], sizes[: stop - start]
-                    here[:] = 0
-                    rows = indptr[start : stop + 1]
-                    _sparsetools.csr_matvecs(
-                        stop - start, n, k, rows, cols, values, numbers, here.reshape(-1)
-                    )
-                    here -= b[start:stop]
-                    top = np.maximum(top, np.abs(here, out=size).max(0))
-                    np.abs(x[start:stop], out=size)
-                    size *= self.diagonal[start:stop, None]
-                    reach, least = np.maximum(reach, size.max(0)), np.minimum(least, size.min(0))
-            return top, reach, least
-
-        tops, reaches, leasts = zip(*by_parts(n, len(values) * k, part), strict=True)
-        top, reach, least = np.max(tops, 0), np.max(reaches, 0), np.min(leasts, 0)
+        given = P, values, self.diagonal, x, b
+        top, reach, least = passes_for(x.dtype, x.shape[1] * len(values)).columns(*given)
         with np.errstate(all="ignore"):
             error = float((top / reach).max())
         accurate = error <= NORMWISE * self.eps and bool(

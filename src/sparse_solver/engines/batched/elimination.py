@@ -33,6 +33,8 @@ class Elimination:
         Row and column of A that come j-th.
     rows, cols : arrays, shape (nnz,)
         Of A's nonzeros, row by row.
+    begin : array, shape (n + 1,)
+        Where rows begin among these.
     diagonal : array, shape (n,)
         The nonzero at (i, i), or -1.
     upper, mirror : arrays
@@ -40,7 +42,10 @@ class Elimination:
     pointer, index : arrays, shape (n + 1,), (nnz_factor,)
         Columns of L below the diagonal.
     row_pointer, row_col, row_place : arrays
-        The same entries by rows: which column, and where in `index`.
+        The same entries by rows: which column, and where in `index`. In each row, columns that have
+        the same rows from there on are neighbours.
+    together : array, shape (nnz_factor,)
+        How many such neighbours begin here, as they are used at once: 1, 2 or 4.
     low_pointer, low_value, low_at : arrays
         By column j, nonzeros of A on and below the diagonal and where in the column they go.
     high_pointer, high_value, high_at : arrays
@@ -54,6 +59,7 @@ class Elimination:
     col_order: np.ndarray
     rows: np.ndarray
     cols: np.ndarray
+    begin: np.ndarray
     diagonal: np.ndarray
     upper: np.ndarray
     mirror: np.ndarray
@@ -62,6 +68,7 @@ class Elimination:
     row_pointer: np.ndarray
     row_col: np.ndarray
     row_place: np.ndarray
+    together: np.ndarray
     low_pointer: np.ndarray
     low_value: np.ndarray
     low_at: np.ndarray
@@ -94,13 +101,13 @@ class Elimination:
 
     def factor_arguments(self) -> tuple[Any, ...]:
         """What the kernel that factors reads."""
-        A = self.rows, self.cols, self.diagonal, self.upper, self.mirror
-        L = self.pointer, self.index, self.row_pointer, self.row_col, self.row_place
+        A = self.rows, self.cols, self.begin, self.diagonal, self.upper, self.mirror
+        L = self.pointer, self.index, self.row_pointer, self.row_col, self.row_place, self.together
         return (self.n, self.nnz, self.symmetric, *A, *L, *self._halves)
 
     def solve_arguments(self) -> tuple[Any, ...]:
         """What the kernels that solve read."""
-        A = self.row_order, self.col_order, self.rows, self.cols
+        A = self.row_order, self.col_order, self.rows, self.cols, self.begin, self.diagonal
         return (self.n, self.nnz, *A, self.pointer, self.index)
 
     def inverse_arguments(self) -> tuple[Any, ...]:
@@ -176,7 +183,7 @@ def eliminate(
     pointer, index = _filled(i, j, n)
 
     at_row = np.repeat(np.arange(n), np.diff(pointer))  # the column of each entry of L
-    by_row = np.lexsort((at_row, index))
+    by_row, together = _by_row(pointer, index, at_row)
     row_pointer = _pointer(index, n)
     entry = np.arange(len(rows))
     low = i >= j
@@ -194,6 +201,7 @@ def eliminate(
         col_order=_narrow(order),
         rows=_narrow(rows),
         cols=_narrow(cols),
+        begin=_narrow(pattern.indptr),
         diagonal=_narrow(pattern.diagonal),
         upper=_narrow(upper),
         mirror=_narrow(mirror),
@@ -202,6 +210,7 @@ def eliminate(
         row_pointer=_narrow(row_pointer),
         row_col=_narrow(at_row[by_row]),
         row_place=_narrow(by_row),
+        together=_narrow(together),
         low_pointer=_narrow(_pointer(j[low], n)),
         low_value=_narrow(entry[low][by_low]),
         low_at=_narrow(i[low][by_low]),
@@ -210,6 +219,31 @@ def eliminate(
         high_at=_narrow(j[high][by_high]),
         flops=work,
     )
+
+
+def _by_row(
+    pointer: np.ndarray, index: np.ndarray, at_row: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """(entries of L by rows, how many from each on are used together).
+
+    What a column adds below a row is known by a sum of random numbers, one for each of its rows there.
+    """
+    n, count = len(pointer) - 1, len(index)
+    names = np.random.default_rng(0).integers(1 << 63, size=n, dtype=np.uint64)
+    sums = np.zeros(count + 1, np.uint64)
+    np.cumsum(names[index], out=sums[1:])
+    below = sums[pointer[at_row + 1]] - sums[1:]  # modulo 2^64
+    length = pointer[at_row + 1] - np.arange(count)
+    order = np.lexsort((at_row, below, length, index))
+    keys = np.stack([index[order], length[order], below[order].view(np.int64)])
+    fresh = np.ones(count, bool)
+    fresh[1:] = (keys[:, 1:] != keys[:, :-1]).any(0)
+    starts = np.flatnonzero(fresh)
+    size = np.diff(np.append(starts, count))
+    turn = np.arange(count) - np.repeat(starts, size)
+    left = np.repeat(size, size) - turn
+    # Fours, each of two twos, then a two, then a one.
+    return order, np.where(turn % 2 | (left == 1), 1, np.where((turn % 4 == 0) & (left >= 4), 4, 2))
 
 
 def _narrow(a: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from numba import njit
 
 from .lanes import (
     absolute,
+    conjugate,
     fma,
     fms,
     from_real,
@@ -20,20 +21,45 @@ from .lanes import (
     zero,
 )
 from .layout import BAD, OPTIONS, WIDTH
+from .moving import gather, put_eight, scatter
 
 __all__ = ["inverse", "outer"]
 
 
 @njit(**OPTIONS)
-def outer(y, x, out, i, j, first, last, n, columns):
-    """-y_i conj(x_j) at the nonzeros (i, j), summed over columns, for items `first` to `last`; all
+def outer(y, x, out, i, j, first, last, items, n, columns):
+    """-y_i conj(x_j) at the nonzeros (i, j), summed over columns, for blocks `first` to `last`; all
     arrays flat: y and x of (items, n, columns), out of (items, nnz).
     """
+    if columns > 1:
+        _outer_of_columns(y, x, out, i, j, first * WIDTH, min(last * WIDTH, items), n, columns)
+        return
+    nnz = len(i)
+    left, right = np.empty((n, WIDTH), out.dtype), np.empty((n, WIDTH), out.dtype)
+    T = np.empty((WIDTH, WIDTH), out.dtype)
+    for g in range(first, last):
+        start = g * WIDTH
+        count = min(WIDTH, items - start)
+        gather(left, y, start * n, n, 1, n, count)
+        gather(right, x, start * n, n, 1, n, count)
+        for begin in range(0, nnz, WIDTH):
+            e = max(0, min(begin, nnz - WIDTH))  # the last eight overlap those before
+            for k in range(min(WIDTH, nnz)):
+                # Unsigned, lest numba ask of each whether it counts from the end.
+                p, q = i[np.uint64(e + k)], j[np.uint64(e + k)]
+                store(T, k, fms(zero(out), load(left, p), conjugate(load(right, q))))
+            if count == WIDTH and nnz >= WIDTH:
+                put_eight(T, 0, out, start * nnz + e, nnz)
+            else:
+                scatter(T, out, start * nnz + e, nnz, 1, min(WIDTH, nnz), count)
+
+
+@njit(**OPTIONS)
+def _outer_of_columns(y, x, out, i, j, first, last, n, columns):
     nnz = len(i)
     for item in range(first, last):
         base = item * n * columns
         for e in range(nnz):
-            # Unsigned, lest numba ask of each whether it counts from the end.
             p, q = np.uint64(base + i[e] * columns), np.uint64(base + j[e] * columns)
             s = y[p] * np.conj(x[q])
             for c in range(1, columns):
@@ -88,9 +114,7 @@ def inverse(
         for lane in range(min(WIDTH, items - start)):
             if not get(facts, 0, lane) <= 0:
                 verdicts[start + lane] |= BAD
-            target = (start + lane) * nnz
-            for e in range(nnz):
-                out[target + e] = get(T, e, lane)
+        scatter(T, out, start * nnz, nnz, 1, nnz, min(WIDTH, items - start))
 
 
 @njit(**OPTIONS)

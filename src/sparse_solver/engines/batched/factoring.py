@@ -14,7 +14,6 @@ from .lanes import (
     largest,
     load,
     mul,
-    put,
     real_part,
     reciprocal,
     root,
@@ -25,6 +24,7 @@ from .lanes import (
     zero,
 )
 from .layout import BAD, DOMINANT, INDEFINITE, OPTIONS, UNSYMMETRIC, WIDTH
+from .moving import gather
 
 __all__ = ["factor"]
 
@@ -34,8 +34,8 @@ _ROUNDINGS = 8.0  # units of eps by which mirrored entries may differ
 @njit(**OPTIONS)
 def factor(
     values, stride, blocks, norms, verdicts, real, first, last, eps, margin, mirrored, definite,
-    n, nnz, symmetric, rows, cols, diagonal, upper, mirror,
-    pointer, index, row_pointer, row_col, row_place,
+    n, nnz, symmetric, rows, cols, begin, diagonal, upper, mirror,
+    pointer, index, row_pointer, row_col, row_place, together,
     low_pointer, low_value, low_at, high_pointer, high_value, high_at,
 ):  # fmt: skip
     """Blocks `first` to `last`: values in, factors, norms and verdicts out.
@@ -48,84 +48,40 @@ def factor(
     items = len(verdicts)
     work, other = np.zeros((n, WIDTH), blocks.dtype), np.zeros((n, WIDTH), blocks.dtype)
     sums = np.zeros((n, WIDTH), real.dtype)
-    facts = np.zeros((5, WIDTH), real.dtype)
+    facts = np.zeros((6, WIDTH), real.dtype)
     nL = len(index)
-    at_L = nnz
-    at_U = nnz if symmetric else nnz + nL
-    at_D = at_U + nL
-    at_R = at_D + n
+    at_D = nnz + nL if symmetric else nnz + 2 * nL
     for g in range(first, last):
         F = blocks[g]
         start = g * WIDTH
-        for lane in range(WIDTH):
-            source = min(start + lane, items - 1) * stride
-            for e in range(nnz):
-                put(F, e, lane, values[source + e])
+        gather(F, values, start * stride, stride, 1, nnz, min(WIDTH, items - start))
 
         # |A| by rows and columns, and by how much the diagonal exceeds the rest of its row
-        for j in range(n):
-            store(sums, j, zero(sums))
         norm, least = zero(sums), splat(sums, np.inf)
-        e = 0
         for i in range(n):
             row, own = zero(sums), zero(sums)
-            while e < nnz and rows[e] == i:
-                a = absolute(load(F, e))
-                row = add(row, a)
-                store(sums, cols[e], add(load(sums, cols[e]), a))
-                if cols[e] == i:
-                    own = a
-                e += 1
+            for e in range(begin[i], begin[i + 1]):
+                row = add(row, absolute(load(F, e)))
+            if diagonal[i] >= 0:
+                own = absolute(load(F, diagonal[i]))
             norm = largest(norm, row)
             least = smallest(least, sub(add(own, own), row))
-        norm_of_columns = zero(sums)
-        for j in range(n):
-            norm_of_columns = largest(norm_of_columns, load(sums, j))
         store(facts, 0, norm)
-        store(facts, 1, norm_of_columns)
+        store(facts, 1, norm)
         store(facts, 2, least)
-        if mirrored:
-            store(facts, 3, _asymmetry(F, sums, diagonal, rows, cols, upper, mirror, mirrored, eps))
+        store(facts, 3, zero(sums))
+        if not (mirrored and _same(F, facts, upper, mirror, mirrored)):
+            store(facts, 1, _norm_of_columns(F, sums, cols))
+            if mirrored:
+                store(facts, 3, _asymmetry(F, sums, diagonal, rows, cols, upper, mirror, mirrored, eps))
 
-        # A = L U, column by column of L and row by row of U
+        if symmetric:
+            _factor_one(F, work, nnz, pointer, index, row_pointer, row_col, row_place, together,
+                        low_pointer, low_value, low_at)  # fmt: skip
+        else:
+            _factor_both(F, work, other, nnz, pointer, index, row_pointer, row_col, row_place, together,
+                         low_pointer, low_value, low_at, high_pointer, high_value, high_at)  # fmt: skip
         positive = splat(sums, np.inf)
-        for j in range(n):
-            d = zero(F)
-            for e in range(low_pointer[j], low_pointer[j + 1]):
-                if low_at[e] == j:
-                    d = load(F, low_value[e])
-                else:
-                    store(work, low_at[e], load(F, low_value[e]))
-            if not symmetric:
-                for e in range(high_pointer[j], high_pointer[j + 1]):
-                    store(other, high_at[e], load(F, high_value[e]))
-            for r in range(row_pointer[j], row_pointer[j + 1]):
-                k = row_col[r]
-                p = row_place[r]
-                end = pointer[k + 1]
-                if symmetric:
-                    m = mul(load(F, at_L + p), load(F, at_D + k))
-                    d = fms(d, load(F, at_L + p), m)
-                    for q in range(p + 1, end):
-                        i = index[q]
-                        store(work, i, fms(load(work, i), load(F, at_L + q), m))
-                else:
-                    lower, right = load(F, at_L + p), load(F, at_U + p)
-                    d = fms(d, lower, right)
-                    for q in range(p + 1, end):
-                        i = index[q]
-                        store(work, i, fms(load(work, i), load(F, at_L + q), right))
-                        store(other, i, fms(load(other, i), load(F, at_U + q), lower))
-            inverse = reciprocal(d)
-            store(F, at_D + j, d)
-            store(F, at_R + j, inverse)
-            for q in range(pointer[j], pointer[j + 1]):
-                i = index[q]
-                store(F, at_L + q, mul(load(work, i), inverse))
-                store(work, i, zero(F))
-                if not symmetric:
-                    store(F, at_U + q, load(other, i))
-                    store(other, i, zero(F))
         if definite:
             for j in range(n):
                 positive = smallest(positive, real_part(load(F, at_D + j)))
@@ -134,7 +90,9 @@ def factor(
         for lane in range(min(WIDTH, items - start)):
             top = get(facts, 0, lane)
             norms[start + lane, 0] = top
-            norms[start + lane, 1] = get(facts, 1, lane)
+            # What an item gets depends on it alone: not on whether others called for sums of columns.
+            same = mirrored and get(facts, 5, lane) <= 0
+            norms[start + lane, 1] = top if same else get(facts, 1, lane)
             verdict = 0
             if not top < np.inf:
                 verdict |= BAD
@@ -145,6 +103,151 @@ def factor(
             if definite and not get(facts, 4, lane) > 0:
                 verdict |= INDEFINITE
             verdicts[start + lane] = verdict
+
+
+# Neither of the next two calls anything for each column: that would count references to every array.
+
+
+@njit(**OPTIONS)
+def _factor_one(
+    F, work, nnz, pointer, index, row_pointer, row_col, row_place, together,
+    low_pointer, low_value, low_at,
+):  # fmt: skip
+    """A = L D L^T, column by column; `work` is zero before and after."""
+    at_L, n = nnz, len(pointer) - 1
+    at_D = at_L + len(index)
+    at_R = at_D + n
+    for j in range(n):
+        d = zero(F)
+        for e in range(low_pointer[j], low_pointer[j + 1]):
+            if low_at[e] == j:
+                d = load(F, low_value[e])
+            else:
+                store(work, low_at[e], load(F, low_value[e]))
+        r = row_pointer[j]
+        while r < row_pointer[j + 1]:
+            # One, two or four earlier columns with the same rows from here on.
+            size = together[r]
+            p = row_place[r]
+            length = pointer[row_col[r] + 1] - p
+            entry = load(F, at_L + p)
+            m = mul(entry, load(F, at_D + row_col[r]))
+            d = fms(d, entry, m)
+            if size == 1:
+                for q in range(1, length):
+                    i = index[np.uint64(p + q)]
+                    store(work, i, fms(load(work, i), load(F, at_L + p + q), m))
+            else:
+                p1 = row_place[r + 1]
+                entry1 = load(F, at_L + p1)
+                m1 = mul(entry1, load(F, at_D + row_col[r + 1]))
+                d = fms(d, entry1, m1)
+                if size == 2:
+                    for q in range(1, length):
+                        i = index[np.uint64(p + q)]
+                        s = fms(load(work, i), load(F, at_L + p + q), m)
+                        store(work, i, fms(s, load(F, at_L + p1 + q), m1))
+                else:
+                    p2, p3 = row_place[r + 2], row_place[r + 3]
+                    entry2, entry3 = load(F, at_L + p2), load(F, at_L + p3)
+                    m2 = mul(entry2, load(F, at_D + row_col[r + 2]))
+                    m3 = mul(entry3, load(F, at_D + row_col[r + 3]))
+                    d = fms(fms(d, entry2, m2), entry3, m3)
+                    for q in range(1, length):
+                        i = index[np.uint64(p + q)]
+                        s = fms(load(work, i), load(F, at_L + p + q), m)
+                        s = fms(s, load(F, at_L + p1 + q), m1)
+                        s = fms(s, load(F, at_L + p2 + q), m2)
+                        store(work, i, fms(s, load(F, at_L + p3 + q), m3))
+            r += size
+        inverse = reciprocal(d)
+        store(F, at_D + j, d)
+        store(F, at_R + j, inverse)
+        for q in range(pointer[j], pointer[j + 1]):
+            i = index[q]
+            store(F, at_L + q, mul(load(work, i), inverse))
+            store(work, i, zero(F))
+
+
+@njit(**OPTIONS)
+def _factor_both(
+    F, work, other, nnz, pointer, index, row_pointer, row_col, row_place, together,
+    low_pointer, low_value, low_at, high_pointer, high_value, high_at,
+):  # fmt: skip
+    """A = L U, column by column of L and row by row of U."""
+    at_L, n = nnz, len(pointer) - 1
+    at_U = at_L + len(index)
+    at_D = at_U + len(index)
+    at_R = at_D + n
+    for j in range(n):
+        d = zero(F)
+        for e in range(low_pointer[j], low_pointer[j + 1]):
+            if low_at[e] == j:
+                d = load(F, low_value[e])
+            else:
+                store(work, low_at[e], load(F, low_value[e]))
+        for e in range(high_pointer[j], high_pointer[j + 1]):
+            store(other, high_at[e], load(F, high_value[e]))
+        r = row_pointer[j]
+        while r < row_pointer[j + 1]:
+            p = row_place[r]
+            length = pointer[row_col[r] + 1] - p
+            lower, right = load(F, at_L + p), load(F, at_U + p)
+            d = fms(d, lower, right)
+            if together[r] == 1:
+                for q in range(1, length):
+                    i = index[np.uint64(p + q)]
+                    store(work, i, fms(load(work, i), load(F, at_L + p + q), right))
+                    store(other, i, fms(load(other, i), load(F, at_U + p + q), lower))
+                r += 1
+            else:  # two, or the first two of four
+                p1 = row_place[r + 1]
+                lower1, right1 = load(F, at_L + p1), load(F, at_U + p1)
+                d = fms(d, lower1, right1)
+                for q in range(1, length):
+                    i = index[np.uint64(p + q)]
+                    s = fms(load(work, i), load(F, at_L + p + q), right)
+                    store(work, i, fms(s, load(F, at_L + p1 + q), right1))
+                    s = fms(load(other, i), load(F, at_U + p + q), lower)
+                    store(other, i, fms(s, load(F, at_U + p1 + q), lower1))
+                r += 2
+        inverse = reciprocal(d)
+        store(F, at_D + j, d)
+        store(F, at_R + j, inverse)
+        for q in range(pointer[j], pointer[j + 1]):
+            i = index[q]
+            store(F, at_L + q, mul(load(work, i), inverse))
+            store(F, at_U + q, load(other, i))
+            store(work, i, zero(F))
+            store(other, i, zero(F))
+
+
+@njit(**OPTIONS)
+def _same(F, facts, upper, mirror, mirrored):
+    """Whether mirrored entries are the very same, in all lanes; NaN is not."""
+    worst = zero(facts)
+    for e in range(len(upper)):
+        a, b = load(F, upper[e]), load(F, mirror[e])
+        if mirrored == 2:
+            b = conjugate(b)
+        worst = largest(worst, absolute(sub(a, b)))
+    store(facts, 5, worst)
+    for lane in range(WIDTH):
+        if not get(facts, 5, lane) <= 0:
+            return False
+    return True
+
+
+@njit(**OPTIONS)
+def _norm_of_columns(F, sums, cols):
+    for j in range(len(sums)):
+        store(sums, j, zero(sums))
+    for e in range(len(cols)):
+        store(sums, cols[e], add(load(sums, cols[e]), absolute(load(F, e))))
+    norm = zero(sums)
+    for j in range(len(sums)):
+        norm = largest(norm, load(sums, j))
+    return norm
 
 
 @njit(**OPTIONS)

@@ -18,7 +18,8 @@ from .layout import BAD, DOMINANT, WIDTH
 __all__ = ["BatchNumeric", "load_kernels"]
 
 _CHUNKS = 4  # pieces of work per thread
-_SPAN = 2e5  # operations for which another thread is worth starting
+_SPAN = 1e7  # operations, some 2 ms, for which another thread is worth starting: for as long torch's
+# own threads look out for work at full speed after each of its loops, on the cores that ours want
 _LINE = 64  # bytes
 _SPARE = 1 << 29  # bytes of a finished batch kept for the next, at most
 
@@ -164,8 +165,7 @@ class BatchNumeric:
         flat = [np.ascontiguousarray(a).reshape(-1) for a in (y, x, out)]
 
         def work(first: int, last: int) -> None:
-            last = min(last * WIDTH, self.items)
-            kernel(*flat, i, j, first * WIDTH, last, p.n, columns)
+            kernel(*flat, i, j, first, last, self.items, p.n, columns)
 
         self._share(work, 8.0 * p.nnz * columns)
         return out

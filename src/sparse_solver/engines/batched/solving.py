@@ -19,11 +19,13 @@ from .lanes import (
     reciprocal,
     root,
     size,
+    smallest,
     splat,
     store,
     zero,
 )
 from .layout import BAD, DOMINANT, OPTIONS, WIDTH
+from .moving import gather, scatter
 
 __all__ = ["solve", "suspect"]
 
@@ -115,10 +117,39 @@ def _errors(F, x, b, r, sums, facts, norms, side, start, items, mode, n, rows, c
 
 
 @njit(**OPTIONS)
+def _bounds(F, x, b, r, facts, mode, n, cols, begin, diagonal):
+    """r = b - A x, its largest size (row 0 of `facts`), and the largest (row 1) and the smallest
+    |a_ii x_i| (row 2): lower bounds of both denominators, which settle nearly every solve.
+    """
+    top, reach, least = zero(facts), zero(facts), splat(facts, np.inf)
+    if mode == 2:
+        for i in range(n):
+            store(r, i, load(b, i))
+        for i in range(n):
+            xi = load(x, i)
+            for e in range(begin[i], begin[i + 1]):
+                store(r, cols[e], fms(load(r, cols[e]), load(F, e), xi))
+    for i in range(n):
+        if mode != 2:
+            s = load(b, i)
+            for e in range(begin[i], begin[i + 1]):
+                s = fms(s, load(F, e), load(x, cols[e]))
+            store(r, i, s)
+        top = largest(top, size(load(r, i)))
+        reached = zero(facts)
+        if diagonal[i] >= 0:
+            reached = mul(size(load(F, diagonal[i])), size(load(x, i)))
+        reach, least = largest(reach, reached), smallest(least, reached)
+    store(facts, 0, top)
+    store(facts, 1, reach)
+    store(facts, 2, least)
+
+
+@njit(**OPTIONS)
 def solve(
     blocks, norms, real, b, item_stride, row_stride, column_stride, x, columns, verdicts, errors,
     steps, first, last, mode, normwise, componentwise,
-    n, nnz, row_order, col_order, rows, cols, pointer, index,
+    n, nnz, row_order, col_order, rows, cols, begin, diagonal, pointer, index,
 ):  # fmt: skip
     """Blocks `first` to `last` of A x = b, or A^T x = b if `mode` is 2; 0 is for A = A^T.
 
@@ -139,18 +170,26 @@ def solve(
         start = g * WIDTH
         count = min(WIDTH, items - start)
         for c in range(columns):
-            for lane in range(WIDTH):
-                source = min(start + lane, items - 1) * item_stride + c * column_stride
-                for i in range(n):
-                    put(rhs, i, lane, b[source + i * row_stride])
-            for i in range(n):
-                store(r, i, load(rhs, i))
-            for step in range(_STEPS + 1):
-                _permuted(F, r, z, w, mode, n, at_L, at_U, at_R, row_order, col_order, pointer, index)
+            at = start * item_stride + c * column_stride
+            gather(rhs, b, at, item_stride, row_stride, n, count)
+            _permuted(F, rhs, y, w, mode, n, at_L, at_U, at_R, row_order, col_order, pointer, index)
+            _bounds(F, y, rhs, r, facts, mode, n, cols, begin, diagonal)
+            sure = True
+            for lane in range(count):
+                top, reach = get(facts, 0, lane), get(facts, 1, lane)
+                error[lane] = top / reach
+                good = error[lane] <= normwise and reach < np.inf
+                good = good and top <= componentwise * get(facts, 2, lane)
+                state[lane] = _GOOD if good else _OPEN
+                sure = sure and good
+            for step in range(0 if sure else _STEPS + 1):
                 if step == 0:
                     for i in range(n):
-                        store(y, i, load(z, i))
+                        store(z, i, load(y, i))
                 else:
+                    _permuted(
+                        F, r, z, w, mode, n, at_L, at_U, at_R, row_order, col_order, pointer, index
+                    )
                     for i in range(n):
                         store(z, i, add(load(y, i), load(z, i)))
                 _errors(F, z, rhs, r, sums, facts, norms, side, start, items, mode, n, rows, cols)
@@ -159,7 +198,7 @@ def solve(
                 for lane in range(count):
                     smaller = get(facts, 0, lane) + 0.0
                     accurate = smaller <= normwise and get(facts, 1, lane) <= componentwise
-                    if step == 0:
+                    if step == 0 and state[lane] != _GOOD:
                         error[lane] = smaller
                         state[lane] = _GOOD if accurate else (_OPEN if smaller < np.inf else _LOST)
                     elif state[lane] == _OPEN:
@@ -178,15 +217,13 @@ def solve(
                 errors[start + lane] = max(errors[start + lane], error[lane])
                 if state[lane] != _GOOD:
                     verdicts[start + lane] |= BAD
-                target = (start + lane) * n * columns + c
-                for i in range(n):
-                    x[target + i * columns] = get(y, i, lane)
+            scatter(y, x, start * n * columns + c, n * columns, columns, n, count)
 
 
 @njit(**OPTIONS)
 def suspect(
     blocks, norms, real, z, verdicts, first, last, mode, limit, normwise, n, nnz, row_order,
-    col_order, rows, cols, pointer, index,
+    col_order, rows, cols, begin, diagonal, pointer, index,
 ):  # fmt: skip
     """The probe: one solve with the random vector z, for blocks with items that are not dominant.
     BAD is added where the answer is huge, or not accurate enough to say.

@@ -100,7 +100,7 @@ def analyse(indptr: np.ndarray, indices: np.ndarray, forest: Elimination) -> Ana
     n = len(order)
     work = ints(2, n)
     node, into, width, below, up = ints(n), ints(n), ints(n), ints(n), ints(n)
-    fronts = supernodes.amalgamate(parent, count, node, into, width, below, up, work[0], work[1])
+    fronts = supernodes.amalgamate(n, parent, count, node, into, width, below, up, work[0], work[1])
     width, below, up = width[:fronts], below[:fronts], up[:fronts]
     sequence, bounds, flops = schedule.divide(width, below, up)
     rank = ints(fronts)
@@ -114,19 +114,21 @@ def analyse(indptr: np.ndarray, indices: np.ndarray, forest: Elimination) -> Ana
 
     column, start = _pointers(width), _pointers(below)
     rows, relative = np.empty(start[-1], np.int32), np.empty(start[-1], np.int32)
-    supernodes.front_rows(indptr, indices, order, place, node, up, start, rows, work[0], work[1])
-    supernodes.relative_rows(column, up, start, rows, relative)
-    reach = np.empty(start[-1], np.int32)
-    extended = supernodes.outside(column, up, bounds[-1], start, rows, work[0], reach)
+    supernodes.front_rows(
+        n, fronts, indptr, indices, order, place, node, up, start, rows, work[0], work[1]
+    )
+    supernodes.relative_rows(fronts, column, up, start, rows, relative)
+    reach, top = np.empty(start[-1], np.int32), int(bounds[-1])
+    extended = supernodes.outside(fronts, top, column, up, start, rows, work[0], reach)
     m = width + below
     block = np.maximum(width, 1)
     block[bounds[-1] :] = [block_width(rows) for rows in m[bounds[-1] :].tolist()]
     panel = _pointers(_stored(width, block, m))
     begin, source, target = ints(fronts + 1), ints(len(indices)), ints(len(indices))
     scatter = column, start, rows, block, work[0], begin, source, target
-    lower = supernodes.entries(indptr, indices, order, place, *scatter)
+    lower = supernodes.entries(fronts, indptr, indices, order, place, *scatter)
     offset = ints(fronts)
-    lane = schedule.stacks(bounds, up, below, offset, work[0], work[1])
+    lane = schedule.stacks(len(bounds) - 1, fronts, bounds, up, below, offset, work[0], work[1])
     tasks, kept, reused = schedule.factor_tasks(
         sequence, bounds, width, below, up, offset, int(panel[-1])
     )

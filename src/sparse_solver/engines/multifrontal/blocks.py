@@ -6,33 +6,31 @@ one contiguous column after the other. Fronts inside a subtree have one block.
 
 from __future__ import annotations
 
-from numba import njit
-
-from .options import INNER, OUTER
+from ..compiler import function
 
 __all__ = ["block_start", "block_width", "stored", "update_width"]
 
 
-@njit(**INNER)
+@function
 def block_start(j, b, m):
     """Where block column j begins."""
     return b * (j * m - b * (j * (j - 1) // 2))
 
 
-@njit(**OUTER)
+@function
 def stored(w, b, m):
     """Numbers stored for w columns of m rows in blocks of b."""
     j = w // b
     return block_start(j, b, m) + (w - j * b) * (m - j * b)
 
 
-@njit(**OUTER)
+@function
 def block_width(m):
     """Columns of a block in the panel of a front of m rows that several threads share."""
     return 64 if m < 400 else 128 if m < 3000 else 256
 
 
-@njit(**OUTER)
+@function
 def update_width(r):
     """Columns of a block in an update matrix of r rows."""
     return max(r, 1) if r <= 320 else 160

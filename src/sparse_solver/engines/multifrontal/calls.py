@@ -7,9 +7,9 @@ could not be cached, and would tie it to one library.
 from __future__ import annotations
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
+
+from ..compiler import Pointer, builtin
+from ..compiler.types import INT, Value
 
 # Places in the table.
 GEMM, HERK, TRSM, HEMM, POTRI = range(5)
@@ -23,26 +23,24 @@ _BYTES = ir.IntType(8).as_pointer()
 def _caller(arguments: str):
     """A compiled call of a Fortran routine: c a letter, i an integer, s a scalar, p an array."""
 
-    def call(typingctx, address, args):
-        def codegen(context, builder, sig, given):
-            pointers = []
-            for k, kind in enumerate(arguments):
-                value, type_ = builder.extract_value(given[1], k), sig.args[1].types[k]
-                if kind != "p":
-                    if kind in "ci":
-                        wanted = types.int8 if kind == "c" else types.int32
-                        value = context.cast(builder, value, type_, wanted)
-                    slot = cgutils.alloca_once(builder, value.type)
-                    builder.store(value, slot)
-                    value = slot
-                pointers.append(builder.bitcast(value, _BYTES))
-            kind = ir.FunctionType(ir.VoidType(), [_BYTES] * len(pointers))
-            builder.call(builder.inttoptr(given[0], kind.as_pointer()), pointers)
-            return context.get_dummy_value()
+    def call(b, address, args):
+        pointers = []
+        for k, kind in enumerate(arguments):
+            value = args.item(k)
+            if kind == "p":
+                place = value.llvm
+            elif kind == "s":
+                place = b.slot(value.type.stored)
+                b.write(value, Value(Pointer(value.type), (place,)))
+            else:
+                word = ir.IntType(8 if kind == "c" else 32)
+                place = b.slot(word)
+                b.store(b.trunc(value.llvm, word), place)
+            pointers.append(b.bitcast(place, _BYTES))
+        kind = ir.FunctionType(ir.VoidType(), [_BYTES] * len(pointers))
+        b.call(b.inttoptr(address.llvm, kind.as_pointer()), pointers)
 
-        return types.void(types.int64, args), codegen
-
-    return intrinsic(call)
+    return builtin(call)
 
 
 # Arguments as in the reference: letters by their codes, C = conjugate transpose, L = lower, ...
@@ -53,23 +51,10 @@ potri = _caller("cipii")  # uplo n A lda info
 trsm = _caller("cccciispipi")  # side uplo trans diag m n alpha A lda B ldb
 
 
-def _kernel_caller():
-    """A compiled call of a function of pointers and integers that returns an integer."""
-
-    def call(typingctx, address, args):
-        def codegen(context, builder, sig, given):
-            values = []
-            for k, type_ in enumerate(sig.args[1].types):
-                value = builder.extract_value(given[1], k)
-                if not isinstance(type_, types.CPointer):
-                    value = context.cast(builder, value, type_, types.int64)
-                values.append(value)
-            kind = ir.FunctionType(ir.IntType(64), [v.type for v in values])
-            return builder.call(builder.inttoptr(given[0], kind.as_pointer()), values)
-
-        return types.int64(types.int64, args), codegen
-
-    return intrinsic(call)
-
-
-call_kernel = _kernel_caller()  # arguments as in `kernels`, the table last
+@builtin
+def call_kernel(b, address, args):
+    """A compiled call of one of `kernels`: arguments as there, the table last."""
+    given = [args.item(k) for k in range(len(args.type.items))]
+    parts = [v.llvm if isinstance(v.type, Pointer) else b.to(v, INT).llvm for v in given]
+    kind = ir.FunctionType(INT.parts[0], [p.type for p in parts])
+    return Value(INT, (b.call(b.inttoptr(address.llvm, kind.as_pointer()), parts),))

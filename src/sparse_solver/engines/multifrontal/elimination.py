@@ -47,10 +47,10 @@ def eliminate(indptr: np.ndarray, indices: np.ndarray, order: np.ndarray) -> Eli
     """What eliminating in this order amounts to; indptr, indices: both triangles, diagonal included."""
     n = len(order)
     parent, work, count, post = ints(n), ints(4, n), ints(n), ints(n)
-    tree.elimination_tree(indptr, indices, order, places(order), parent, work[0])
-    tree.postorder(parent, work[0], work[1], work[2], post)
+    tree.elimination_tree(n, indptr, indices, order, places(order), parent, work[0])
+    tree.postorder(n, parent, work[0], work[1], work[2], post)
     order, inverse = order[post], places(post)
     up = parent[post]
     parent = np.where(up >= 0, inverse[up], -1)
-    tree.column_counts(indptr, indices, order, places(order), parent, work, count)
+    tree.column_counts(n, indptr, indices, order, places(order), parent, work, count)
     return Elimination(order, parent, count)

@@ -1,6 +1,6 @@
 """The adapter: this package's Cholesky as one engine among the others.
 
-Nothing here imports numba before a matrix is analysed.
+Nothing here imports LLVM before a matrix is analysed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Multifrontal(Engine):
     looks_at_values = False
 
     def why_not(self) -> str | None:
-        return None if importlib.util.find_spec("numba") else "pip install numba"
+        return None if importlib.util.find_spec("llvmlite") else "pip install llvmlite"
 
     def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
         from .analysis import analyse

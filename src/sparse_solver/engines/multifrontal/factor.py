@@ -17,13 +17,11 @@ SIAM Review 34 (1992).
 
 from __future__ import annotations
 
-from numba import njit
-
+from ..compiler import Numbers, entry, function
 from .blocks import block_start, update_width
 from .calls import GEMM, HERK, PANEL, TRSM, UPDATE, call_kernel, gemm, herk, trsm
 from .fronts import unpack, update_place
-from .memory import at, fetch_min, load, move
-from .options import INNER, OUTER
+from .memory import fetch_min, load, move
 from .run import ABORT, BAD, draw, finish, tasks_at
 from .scalars import one_of
 from .schedule import ACROSS, ASSEMBLE, BELOW, CHUNK, DIAGONAL, SUBTREE, UPDATING
@@ -34,7 +32,7 @@ _SMALL = 160  # rows of a front up to which our own kernels are faster than call
 _PANEL = 64  # columns factored by our own kernels between calls
 
 
-@njit(**INNER)
+@function
 def _search(relative, low, high, value):
     """First place in relative[low:high], ascending, that is at least `value`."""
     while low < high:
@@ -46,7 +44,7 @@ def _search(relative, low, high, value):
     return low
 
 
-@njit(**INNER)
+@function
 def _extend_add(F, c, U, D, ldd, shift, c0, c1):
     """Add those columns of c's update matrix U that fall on columns c0:c1 of the parent's front.
 
@@ -70,7 +68,7 @@ def _extend_add(F, c, U, D, ldd, shift, c0, c1):
                 to[rel[i]] += u[i]
 
 
-@njit(**INNER)
+@function
 def _assemble(F, s, j, values, L, arena, kept, lane_size, lane):
     """Block column j of the panel of s: A's entries and the children's updates."""
     w = F.column[s + 1] - F.column[s]
@@ -93,7 +91,7 @@ def _assemble(F, s, j, values, L, arena, kept, lane_size, lane):
         _extend_add(F, c, U, move(A, d0), m - c0, c0, c0, c1)
 
 
-@njit(**INNER)
+@function
 def _outer(C, ldc, B, ldb, rows, columns, k, beta, machine):
     """The lower trapezoid of C (rows x columns) = beta C - B B1^H, B1 being the first rows of B."""
     one = one_of(B)
@@ -103,7 +101,7 @@ def _outer(C, ldc, B, ldb, rows, columns, k, beta, machine):
         gemm(machine[GEMM], (78, 67, rest, columns, k, -one, B2, ldb, B, ldb, beta, C2, ldc))
 
 
-@njit(**INNER)
+@function
 def _update(F, s, j, L, arena, kept, lane_size, lane, machine):
     """Block column j of the update matrix of s: -L21 L21^H, then the children's."""
     w = F.column[s + 1] - F.column[s]
@@ -128,7 +126,7 @@ def _update(F, s, j, L, arena, kept, lane_size, lane, machine):
         _extend_add(F, c, V, U, r - c0, w + c0, w + c0, w + c1)
 
 
-@njit(**INNER)
+@function
 def _factor_panel(A, m, w, machine):
     """Factor the panel A (m x w, one block); 0 or 1 + the bad column."""
     if m <= _SMALL:
@@ -146,7 +144,7 @@ def _factor_panel(A, m, w, machine):
     return 0
 
 
-@njit(**INNER)
+@function
 def _subtree(F, t, values, L, arena, kept, lane_size, lane, machine, state):
     """All fronts of a task; stops where one that comes earlier has failed."""
     for s in range(F.bounds[t], F.bounds[t + 1]):
@@ -164,7 +162,7 @@ def _subtree(F, t, values, L, arena, kept, lane_size, lane, machine, state):
             _update(F, s, j, L, arena, kept, lane_size, lane, machine)
 
 
-@njit(**INNER)
+@function
 def _tile(F, kind, s, j, k, values, L, arena, kept, lane_size, lane, machine, state):
     """A step of a front above all subtrees, on block column j."""
     if kind == UPDATING:
@@ -193,8 +191,19 @@ def _tile(F, kind, s, j, k, values, L, arena, kept, lane_size, lane, machine, st
         _outer(C, m - d0, B, ldd, m - d0, width, c1 - c0, one, machine)
 
 
-@njit(**OUTER)
-def factorize(table, graph, values, L, arena, sizes, lane, machine, state):
+@entry
+def factorize(
+    table,
+    graph,
+    values: Numbers,
+    L: Numbers,
+    arena: Numbers,
+    kept: int,
+    lane_size: int,
+    lane: int,
+    machine,
+    state,
+):
     """Take part in a factorisation as thread `lane`, until no task is left.
 
     Parameters
@@ -207,21 +216,20 @@ def factorize(table, graph, values, L, arena, sizes, lane, machine, state):
     L : array
         The panels, overwritten.
     arena : array
-        Update matrices that are kept to the end, then each lane's stacks; `sizes` of both.
+        Update matrices that are kept to the end, then each lane's stacks: `kept` and `lane_size`
+        numbers.
     machine, state : arrays
         See `machine` and `run`.
     """
-    F, G, M, S = unpack(table), tasks_at(graph), at(machine, 0), at(state, 0)
-    v, panels, room = at(values, 0), at(L, 0), at(arena, 0)
-    kept, lane_size = sizes
+    F, G = unpack(table), tasks_at(graph)
     while True:
-        task = draw(S, G, M)
+        task = draw(state, G, machine)
         if task < 0:
             return
         kind, s = G.what[4 * task], G.what[4 * task + 1]
         if kind == SUBTREE:
-            _subtree(F, s, v, panels, room, kept, lane_size, lane, M, S)
-        elif load(S, BAD) > F.column[s]:
+            _subtree(F, s, values, L, arena, kept, lane_size, lane, machine, state)
+        elif load(state, BAD) > F.column[s]:
             j, k = G.what[4 * task + 2], G.what[4 * task + 3]
-            _tile(F, kind, s, j, k, v, panels, room, kept, lane_size, lane, M, S)
-        finish(S, G, task)
+            _tile(F, kind, s, j, k, values, L, arena, kept, lane_size, lane, machine, state)
+        finish(state, G, task)

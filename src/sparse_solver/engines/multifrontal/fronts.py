@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from ..compiler import function
 from .memory import int32_at, int64_at
-from .options import INNER
 
 __all__ = ["Fronts", "address_table", "unpack", "update_place"]
 
@@ -50,7 +49,7 @@ def address_table(F: Fronts) -> np.ndarray:
     return np.array([*(a.ctypes.data for a in F[:-3]), *F[-3:]], np.int64)
 
 
-@njit(**INNER)
+@function
 def unpack(table):
     """The same fields, as pointers."""
     return Fronts(
@@ -62,7 +61,7 @@ def unpack(table):
     )  # fmt: skip
 
 
-@njit(**INNER)
+@function
 def update_place(F, s, kept, lane_size, lane):
     """Where in the arena the update matrix of s lies for the thread `lane`."""
     if s >= F.top or F.up[s] < 0 or F.up[s] >= F.top:

@@ -17,13 +17,11 @@ University of Florida (1995).
 
 from __future__ import annotations
 
-from numba import njit
-
+from ..compiler import function
 from .blocks import block_start, update_width
 from .calls import COLUMNS, GEMM, HEMM, INVERSE_BLOCK, OVER, call_kernel, gemm, hemm
 from .fronts import update_place
 from .memory import move
-from .options import INNER
 from .scalars import is_real, one_of
 
 __all__ = ["below_front", "gather", "inverse_front"]
@@ -32,7 +30,7 @@ _SMALL = 100  # rows of a front up to which our own kernels are used
 _MIRRORED = 200  # rows of Z22 up to which filling both triangles, for a general product, is worth it
 
 
-@njit(**INNER)
+@function
 def gather(F, c, block, Z, arena, kept, lane_size, lane):
     """A block of columns of Z22 of front c, from the inverse on its parent's front."""
     p = F.up[c]
@@ -71,7 +69,7 @@ def gather(F, c, block, Z, arena, kept, lane_size, lane):
                 U[i * r + j] = U[j * r + i].conjugate()
 
 
-@njit(**INNER)
+@function
 def product_rows(U, r, k, Y, ldy, w, out, ldo, add, machine):
     """Rows of block k of out = [out] - Z22 Y, for Z22 (r x r) in packed blocks."""
     b = update_width(r)
@@ -99,7 +97,7 @@ def product_rows(U, r, k, Y, ldy, w, out, ldo, add, machine):
         )
 
 
-@njit(**INNER)
+@function
 def inverse_front(F, s, L, Z, Y, arena, kept, lane_size, lane, machine):
     """The panel of Z for a front of one block, Z22 being there. Y is room for r x w numbers."""
     w = F.column[s + 1] - F.column[s]
@@ -118,7 +116,7 @@ def inverse_front(F, s, L, Z, Y, arena, kept, lane_size, lane, machine):
     call_kernel(machine[INVERSE_BLOCK], (A, m, w, Y, r, r, move(X, w), X, m, machine))
 
 
-@njit(**INNER)
+@function
 def below_front(F, s, j, i, L, Z, Y, arena, kept, lane_size, lane, machine):
     """Block of rows i of Z below diagonal block j of a front above all subtrees.
 

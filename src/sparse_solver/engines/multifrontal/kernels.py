@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import math
 
-from numba import njit, types
-
+from ..compiler import Numbers, entry, function
 from .calls import COLUMNS, DOWN, GEMM, POTRI, STEP, TRSM, UP, call_kernel, gemm, potri, trsm
 from .memory import move
-from .options import INNER
 from .scalars import is_real, one_of
 from .streams import dots_1, dots_2, dots_4, subtract_1, subtract_2, subtract_4
 from .tile import tile_1, tile_4
@@ -27,7 +25,21 @@ _FRONT = 100  # rows of a front up to which the inverse uses plain loops
 _TINY = 24  # columns up to which a triangle is inverted by plain loops
 
 
-def columns(C, ldc, A, lda, B, sj, sk, k, m, n, add, machine):
+@entry
+def columns(
+    C: Numbers,
+    ldc: int,
+    A: Numbers,
+    lda: int,
+    B: Numbers,
+    sj: int,
+    sk: int,
+    k: int,
+    m: int,
+    n: int,
+    add: int,
+    machine,
+):
     """C (m x n) = [C if add] - A B^H; element (j, l) of B at B[j sj + l sk]."""
     step = machine[STEP]
     j = 0
@@ -44,7 +56,8 @@ def columns(C, ldc, A, lda, B, sj, sk, k, m, n, add, machine):
     return 0
 
 
-def update(C, ldc, A, lda, n, k, add, machine):
+@entry
+def update(C: Numbers, ldc: int, A: Numbers, lda: int, n: int, k: int, add: int, machine):
     """Lower triangle of C (n x n) = [C if add] - A A^H; a few entries above are overwritten."""
     for j in range(0, n, 4):
         c, a, width = move(C, j * (ldc + 1)), move(A, j), min(4, n - j)
@@ -52,7 +65,7 @@ def update(C, ldc, A, lda, n, k, add, machine):
     return 0
 
 
-@njit(**INNER)
+@function
 def _corner(A, lda, width):
     """Cholesky of a width x width block; 0, or 1 + the column whose pivot is not positive."""
     for c in range(width):
@@ -72,7 +85,7 @@ def _corner(A, lda, width):
     return 0
 
 
-@njit(**INNER)
+@function
 def _below(A, lda, L, ldl, m, width):
     """A = A L^-H for the m rows of A (m x width), L (width x width), width <= 4."""
     if width == 4:
@@ -104,7 +117,8 @@ def _below(A, lda, L, ldl, m, width):
             a[i] *= d
 
 
-def panel(A, lda, m, w, machine):
+@entry
+def panel(A: Numbers, lda: int, m: int, w: int, machine):
     """Cholesky factorisation of the first w columns of an m-row panel, from the left, four columns
     at a time. Returns 0, or 1 + the column whose pivot is not positive.
     """
@@ -123,7 +137,7 @@ def panel(A, lda, m, w, machine):
     return 0
 
 
-@njit(**INNER)
+@function
 def _subtract(M, ldl, r, w, x, y):
     """y -= M x for M (r x w)."""
     j = 0
@@ -137,7 +151,7 @@ def _subtract(M, ldl, r, w, x, y):
         subtract_1(y, move(M, j * ldl), ldl, r, move(x, j))
 
 
-@njit(**INNER)
+@function
 def _subtract_transposed(M, ldl, r, w, y, x):
     """x -= M^T y for M (r x w)."""
     j = 0
@@ -151,7 +165,8 @@ def _subtract_transposed(M, ldl, r, w, y, x):
         dots_1(y, move(M, j * ldl), ldl, r, move(x, j))
 
 
-def down(L, ldl, m, w, x, machine):
+@entry
+def down(L: Numbers, ldl: int, m: int, w: int, x: Numbers, machine):
     """One column: the first w of m numbers x by L^-1, and those below less L21 times them."""
     j = 0
     while j < w:
@@ -171,7 +186,8 @@ def down(L, ldl, m, w, x, machine):
     return 0
 
 
-def up(L, ldl, m, w, x, machine):
+@entry
+def up(L: Numbers, ldl: int, m: int, w: int, x: Numbers, machine):
     """One column: the first w of m numbers x, less L21^T times those below, by L^-T."""
     j = (w - 1) // 4 * 4
     while j >= 0:
@@ -194,7 +210,7 @@ def up(L, ldl, m, w, x, machine):
     return 0
 
 
-@njit(**INNER)
+@function
 def _leading(L, ldl, j, width, X, k):
     """Solve with the width x width block of L at j, forwards."""
     for c in range(j, j + width):
@@ -208,7 +224,8 @@ def _leading(L, ldl, j, width, X, k):
             y[i] *= d
 
 
-def forwards(L, ldl, w, X, k, machine):
+@entry
+def forwards(L: Numbers, ldl: int, w: int, X: Numbers, k: int, machine):
     """X = L^-1 X for L (w x w)."""
     if k == 1:
         return call_kernel(machine[DOWN], (L, ldl, w, w, X, machine))
@@ -225,7 +242,8 @@ def forwards(L, ldl, w, X, k, machine):
     return 0
 
 
-def times(M, ldl, r, w, X, Y, k, machine):
+@entry
+def times(M: Numbers, ldl: int, r: int, w: int, X: Numbers, Y: Numbers, k: int, machine):
     """Y (r x k) = -M X for M (r x w)."""
     if k == 1:
         for i in range(r):
@@ -239,7 +257,8 @@ def times(M, ldl, r, w, X, Y, k, machine):
     return 0
 
 
-def transposed_times(M, ldl, r, w, Y, X, k, machine):
+@entry
+def transposed_times(M: Numbers, ldl: int, r: int, w: int, Y: Numbers, X: Numbers, k: int, machine):
     """X -= M^T Y for M (r x w)."""
     if k == 1:
         _subtract_transposed(M, ldl, r, w, Y, X)
@@ -251,7 +270,7 @@ def transposed_times(M, ldl, r, w, Y, X, k, machine):
     return 0
 
 
-@njit(**INNER)
+@function
 def _trailing(L, ldl, j, width, X, k):
     """Solve with the transposed width x width block of L at j, backwards."""
     for c in range(j + width - 1, j - 1, -1):
@@ -265,7 +284,8 @@ def _trailing(L, ldl, j, width, X, k):
             y[i] *= d
 
 
-def backwards(L, ldl, w, X, k, machine):
+@entry
+def backwards(L: Numbers, ldl: int, w: int, X: Numbers, k: int, machine):
     """X = L^-T X for L (w x w)."""
     if k == 1:
         return call_kernel(machine[UP], (L, ldl, w, w, X, machine))
@@ -283,7 +303,8 @@ def backwards(L, ldl, w, X, k, machine):
     return 0
 
 
-def over(L, ldl, w, Y, ldy, r, machine):
+@entry
+def over(L: Numbers, ldl: int, w: int, Y: Numbers, ldy: int, r: int, machine):
     """Y = Y L^-1 for Y (r x w)."""
     if w + r > _FRONT or not is_real(L[0]):
         one = one_of(L)
@@ -307,7 +328,19 @@ def over(L, ldl, w, Y, ldy, r, machine):
     return 0
 
 
-def inverse_block(L, ldl, w, Y, ldy, r, Z21, Z, ldz, machine):
+@entry
+def inverse_block(
+    L: Numbers,
+    ldl: int,
+    w: int,
+    Y: Numbers,
+    ldy: int,
+    r: int,
+    Z21: Numbers,
+    Z: Numbers,
+    ldz: int,
+    machine,
+):
     """Lower triangle of Z (w x w) = (L L^H)^-1 - Y^H Z21; what is above it may be overwritten."""
     one = one_of(L)
     if w <= _TINY:
@@ -343,30 +376,8 @@ def inverse_block(L, ldl, w, Y, ldy, r, Z21, Z, ldz, machine):
     return 0
 
 
-_i = types.int64
-
-
-def _signature(kernel: str):
-    """p a matrix, i an integer; the last argument is the table of addresses."""
-
-    def of(dtype):
-        p = types.CPointer(dtype)
-        return _i(*(p if c == "p" else _i for c in kernel), types.CPointer(_i))
-
-    return of
-
-
 # In the order of their places in `machine`, after BLAS's.
-KERNELS = [
-    (columns, _signature("pipipiiiiii")),
-    (update, _signature("pipiiii")),
-    (panel, _signature("piii")),
-    (forwards, _signature("piipi")),
-    (backwards, _signature("piipi")),
-    (times, _signature("piiippi")),
-    (transposed_times, _signature("piiippi")),
-    (over, _signature("piipii")),
-    (inverse_block, _signature("piipiippi")),
-    (down, _signature("piiip")),
-    (up, _signature("piiip")),
-]
+KERNELS = (
+    columns, update, panel, forwards, backwards, times, transposed_times, over, inverse_block,
+    down, up,
+)  # fmt: skip

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import logging
+import importlib
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import RLock
 
 import numpy as np
-from numba import cfunc, from_dtype
-from numba.extending import get_cython_function_address
 
 from .kernels import KERNELS
-from .options import KERNEL
 from .tile import tile_rows
 
 __all__ = ["machine", "one_thread"]
-
-log = logging.getLogger("sparse_solver")
 
 
 @functools.lru_cache
@@ -30,24 +24,20 @@ def machine(dtype: str) -> np.ndarray:
     letter = {"float32": "s", "float64": "d", "complex64": "c", "complex128": "z"}[dtype]
     hermitian = "he" if letter in "cz" else "sy"
     names = ("gemm", f"{hermitian}rk", "trsm", f"{hermitian}mm")
-    found = [get_cython_function_address("scipy.linalg.cython_blas", letter + name) for name in names]
-    found.append(get_cython_function_address("scipy.linalg.cython_lapack", f"{letter}potri"))
-    kind = from_dtype(np.dtype(dtype))
-    start = time.perf_counter()
-    for kernel, signature in KERNELS:
-        compiled = cfunc(signature(kind), **KERNEL)(kernel)  # type: ignore[type-var]
-        _kept.append(compiled)
-        found.append(int(compiled.address))  # type: ignore[arg-type]
-    seconds = time.perf_counter() - start
-    if seconds > 1:
-        log.info(
-            "compiled the dense kernels of the multifrontal engine for %s in %.1f s", dtype, seconds
-        )
+    found = [_scipy("blas", letter + name) for name in names]
+    found.append(_scipy("lapack", f"{letter}potri"))
+    found += [kernel.address(np.dtype(dtype)) for kernel in KERNELS]
     found += [tile_rows(np.dtype(dtype).itemsize), *_waiting()]
     return np.array(found, np.int64)
 
 
-_kept: list = []  # compiled functions live as long as their addresses are called
+def _scipy(library: str, name: str) -> int:
+    """Address of a Fortran routine, which SciPy hands out for Cython's use."""
+    capsule = importlib.import_module(f"scipy.linalg.cython_{library}").__pyx_capi__[name]
+    get_name, get_pointer = ctypes.pythonapi.PyCapsule_GetName, ctypes.pythonapi.PyCapsule_GetPointer
+    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    get_pointer.restype, get_pointer.argtypes = ctypes.c_void_p, [ctypes.py_object, ctypes.c_char_p]
+    return get_pointer(capsule, get_name(capsule))
 
 
 def _waiting() -> tuple[int, int, int]:

@@ -1,102 +1,64 @@
-"""What numba's language lacks: pointers into arrays, and atomic operations on them.
-
-Indices through pointers carry no wrap-around for negative numbers, which would keep inner loops
-from being vectorised.
-"""
+"""Pointers, and atomic operations on what they point to."""
 
 from __future__ import annotations
 
 from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
-__all__ = [
-    "at", "fetch_add", "fetch_min", "int32_at", "int64_at", "load", "move", "pause", "store"
-]  # fmt: skip
+from ..compiler import Pointer, builtin
+from ..compiler.types import INT, INT32, Value
 
-
-@intrinsic
-def at(typingctx, array, offset):
-    """Pointer to element `offset` of a contiguous array."""
-
-    def codegen(context, builder, sig, args):
-        data = context.make_array(sig.args[0])(context, builder, args[0]).data
-        return builder.gep(data, [args[1]])
-
-    return types.CPointer(array.dtype)(array, types.int64), codegen
+__all__ = ["fetch_add", "fetch_min", "int32_at", "int64_at", "load", "move", "pause", "store"]
 
 
-@intrinsic
-def move(typingctx, pointer, count):
+@builtin
+def move(b, pointer, count):
     """`pointer` moved on by `count` elements."""
-
-    def codegen(context, builder, sig, args):
-        return builder.gep(args[0], [args[1]])
-
-    return pointer(pointer, types.int64), codegen
+    return b.place(pointer, count)
 
 
-def _atomic(emit):
-    def codegen(context, builder, sig, args):
-        found = emit(builder, builder.gep(args[0], [args[1]]), *args[2:])
-        return context.get_dummy_value() if found is None else found
-
-    return codegen
-
-
-@intrinsic
-def fetch_add(typingctx, words, index, amount):
+@builtin
+def fetch_add(b, words, index, amount):
     """Add to words[index] (int64) in one indivisible step; the value before."""
-    emit = _atomic(lambda builder, word, by: builder.atomic_rmw("add", word, by, "seq_cst"))
-    return types.int64(words, types.int64, types.int64), emit
+    return Value(INT, (b.atomic_rmw("add", b.place(words, index).llvm, amount.llvm, "seq_cst"),))
 
 
-@intrinsic
-def fetch_min(typingctx, words, index, other):
+@builtin
+def fetch_min(b, words, index, other):
     """Make words[index] (int64) no greater than `other` in one indivisible step; the value before."""
-    emit = _atomic(lambda builder, word, by: builder.atomic_rmw("min", word, by, "seq_cst"))
-    return types.int64(words, types.int64, types.int64), emit
+    return Value(INT, (b.atomic_rmw("min", b.place(words, index).llvm, other.llvm, "seq_cst"),))
 
 
-@intrinsic
-def load(typingctx, words, index):
+@builtin
+def load(b, words, index):
     """words[index] (int64), and whatever its writer wrote before."""
-    emit = _atomic(lambda builder, word: builder.load_atomic(word, "acquire", 8))
-    return types.int64(words, types.int64), emit
+    return Value(INT, (b.load_atomic(b.place(words, index).llvm, "acquire", 8),))
 
 
-def _store(builder, word, value):
-    builder.store_atomic(value, word, "release", 8)
-
-
-@intrinsic
-def store(typingctx, words, index, value):
+@builtin
+def store(b, words, index, value):
     """words[index] = value (int64), for readers that use `load`."""
-    return types.void(words, types.int64, types.int64), _atomic(_store)
+    b.store_atomic(value.llvm, b.place(words, index).llvm, "release", 8)
 
 
-def _cast(kind):
-    def cast(typingctx, address):
-        def codegen(context, builder, sig, args):
-            return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
-
-        return types.CPointer(kind)(types.int64), codegen
-
-    cast.__doc__ = f"""The {kind} numbers at an address."""
-    return intrinsic(cast)
+@builtin
+def int64_at(b, address):
+    """The integers at an address."""
+    return _at(b, address, Pointer(INT))
 
 
-int32_at, int64_at = _cast(types.int32), _cast(types.int64)
+@builtin
+def int32_at(b, address):
+    """The integers of 32 bits at an address."""
+    return _at(b, address, Pointer(INT32))
 
 
-@intrinsic
-def pause(typingctx, address, amount):
+def _at(b, address, kind):
+    return Value(kind, (b.inttoptr(address.llvm, kind.parts[0]),))
+
+
+@builtin
+def pause(b, address, amount):
     """Call the system's function at `address`, which takes an unsigned integer or nothing."""
-
-    def codegen(context, builder, sig, args):
-        word = ir.IntType(32)
-        kind = ir.FunctionType(word, [word])
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [builder.trunc(args[1], word)])
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64), codegen
+    word = ir.IntType(32)
+    function = b.inttoptr(address.llvm, ir.FunctionType(word, [word]).as_pointer())
+    b.call(function, [b.trunc(amount.llvm, word)])

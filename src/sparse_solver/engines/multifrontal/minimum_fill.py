@@ -17,9 +17,9 @@ matrix ordering, SIAM J. Matrix Anal. Appl. 19 (1998).
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
-from .options import INNER, OUTER
+from ..compiler import entry, function
+from .memory import move
 
 __all__ = ["minimum_fill"]
 
@@ -34,13 +34,12 @@ def minimum_fill(starts: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
     begin, size = starts[:-1].astype(np.int64), np.diff(starts).astype(np.int64)
     pivot = np.empty(n, np.int64)
     crowd = max(16, int(10 * n**0.5))  # unknowns with more neighbours go last
-    _eliminate(
-        graph, begin, size, crowd, pivot, np.empty((10, n), np.int64), np.empty(64 << _BITS, np.int64)
-    )
+    work, head = np.empty(10 * n, np.int64), np.full(64 << _BITS, -1)
+    _eliminate(n, len(graph), crowd, graph, begin, size, pivot, work, head)
     return np.argsort(pivot, kind="stable")
 
 
-@njit(**INNER)
+@function
 def _bucket(score):
     """Buckets grow with the score: as fine as a number of _BITS binary digits."""
     if score < 1 << _BITS:
@@ -51,7 +50,7 @@ def _bucket(score):
     return (shift << _BITS) + (score >> shift)
 
 
-@njit(**INNER)
+@function
 def _take_out(i, bucket, head, following, previous):
     before, after = previous[i], following[i]
     if before >= 0:
@@ -62,7 +61,7 @@ def _take_out(i, bucket, head, following, previous):
         previous[after] = before
 
 
-@njit(**INNER)
+@function
 def _put_in(i, place, bucket, head, following, previous):
     bucket[i] = place
     following[i] = head[place]
@@ -72,7 +71,7 @@ def _put_in(i, place, bucket, head, following, previous):
     head[place] = i
 
 
-@njit(**INNER)
+@function
 def _claim(graph, first, last, stop, weight, bucket, head, following, previous):
     """Add those of graph[first:last] that are not in it yet to the newest element, whose list ends at
     `stop`; its new end.
@@ -87,10 +86,9 @@ def _claim(graph, first, last, stop, weight, bucket, head, following, previous):
     return stop
 
 
-@njit(**INNER)
-def _pack(graph, begin, size, end):
+@function
+def _pack(n, graph, begin, size, end):
     """Move the lists that are still in use to the front; the end of the last one."""
-    n = len(begin)
     for i in range(n):
         if size[i] > 0:  # leave word at the head of the list whose it is
             first = begin[i]
@@ -111,7 +109,7 @@ def _pack(graph, begin, size, end):
     return put
 
 
-@njit(**INNER)
+@function
 def _join_twins(a, graph, begin, size, elements, weight, into, seen, following, now):
     """Join those in the chain from a on that have equal lists; the next unused mark."""
     while a >= 0 and following[a] >= 0:
@@ -139,18 +137,17 @@ def _join_twins(a, graph, begin, size, elements, weight, into, seen, following, 
     return now
 
 
-@njit(**OUTER)
-def _eliminate(graph, begin, size, crowd, pivot, work, head):
+@entry
+def _eliminate(n: int, room: int, crowd: int, graph, begin, size, pivot, work, head):
     """pivot[i]: the step at which unknown i is eliminated; supervariables share one.
 
     The list of i, graph[begin[i]:begin[i] + size[i]], starts with its `elements[i]` elements and goes
     on with the neighbours that no element covers; that of an element holds its unknowns. Unknowns with
     more than `crowd` neighbours come last.
     """
-    n = len(begin)
-    elements, weight, degree, seen, into = work[0], work[1], work[2], work[3], work[4]
-    bucket, following, previous, chain, key = work[5], work[6], work[7], work[8], work[9]
-    head[:] = -1
+    elements, weight, degree, seen = work, move(work, n), move(work, 2 * n), move(work, 3 * n)
+    into, bucket, following = move(work, 4 * n), move(work, 5 * n), move(work, 6 * n)
+    previous, chain, key = move(work, 7 * n), move(work, 8 * n), move(work, 9 * n)
     for i in range(n):
         elements[i] = 0
         weight[i] = 1  # unknowns in a supervariable; 0 where it was joined to another
@@ -159,7 +156,7 @@ def _eliminate(graph, begin, size, crowd, pivot, work, head):
         pivot[i] = -1
         chain[i] = -1
         degree[i] = size[i]
-    end = len(graph) - n
+    end = room - n
     left, step, lowest, now = n, 0, 0, 2
     for i in range(n):
         if size[i] <= crowd:
@@ -184,8 +181,8 @@ def _eliminate(graph, begin, size, crowd, pivot, work, head):
                 graph, start, start + size[me], start, weight, bucket, head, following, previous
             )
         else:
-            if end + left > len(graph):
-                end = _pack(graph, begin, size, end)
+            if end + left > room:
+                end = _pack(n, graph, begin, size, end)
             start = stop = end
             for t in range(elements[me] + 1):
                 e = graph[begin[me] + t] if t < elements[me] else me

@@ -53,10 +53,11 @@ class Cholesky:
         self._machine = machine(dtype.name)
         team = self._team(a.flops, a.factor_tasks)
         arena = scratch.take("arena", a.kept + team * a.lane, dtype)
+        factor = factorize.of(dtype)
 
         def work(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
-            sizes = a.kept, a.lane
-            factorize(a.table, graph, values, self.panels, arena, sizes, lane, self._machine, state)
+            room = arena, a.kept, a.lane
+            factor(a.table, graph, values, self.panels, *room, lane, self._machine, state)
 
         column = run(a.factor_tasks, work, team, a.flops)
         scratch.give("arena", arena)
@@ -90,30 +91,31 @@ class Cholesky:
         flops = 2.0 * a.nnz_factor * k
         team, height = self._team(flops, a.forward_tasks), a.tallest * k
         X = scratch.take("X", a.extended * k, dtype)
-        flat = scratch.take("buffers", team * height, dtype)
-        buffers = flat[: team * height].reshape(team, height)
+        buffers = scratch.take("buffers", team * height, dtype)
         n = a.fronts.n
         if down:
+            forwards = forward.of(dtype)
 
             def sweep(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
-                vectors = b, stride, X, buffers, k
-                forward(a.table, graph, self.panels, *vectors, lane, self._machine, state)
+                vectors = b, stride, X, buffers, height, k
+                forwards(a.table, graph, self.panels, *vectors, lane, self._machine, state)
 
             run(a.forward_tasks, sweep, team, flops)
         if up:
             partial = scratch.take("partial", a.widest * k * (a.tallest // CHUNK + 1), dtype)
             given = (X, k) if down else (b, stride)
+            backwards = backward.of(dtype)
 
             def sweep_back(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
-                vectors = *given, X, out, stride, buffers, partial, k
-                backward(a.table, graph, self.panels, *vectors, lane, self._machine, state)
+                vectors = *given, X, out, stride, buffers, height, partial, k
+                backwards(a.table, graph, self.panels, *vectors, lane, self._machine, state)
 
             run(a.backward_tasks, sweep_back, team, flops)
             scratch.give("partial", partial)
         else:
             as_strided(out, (n, k), (stride * out.itemsize, out.itemsize))[:] = X[: n * k].reshape(n, k)
         scratch.give("X", X)
-        scratch.give("buffers", flat)
+        scratch.give("buffers", buffers)
 
     def selected_inverse(self, mirror: np.ndarray) -> np.ndarray:
         """(A^-1)_ij at the structure's nonzeros (i, j), (nnz,); nonzero mirror[p] is p transposed."""
@@ -123,12 +125,12 @@ class Cholesky:
         Z = scratch.take("inverse", a.size, dtype)
         arena = scratch.take("arena", a.kept + team * a.lane, dtype)
         Y = scratch.take("Y", team * a.roomiest, dtype)
-        rows = Y[: team * a.roomiest].reshape(team, a.roomiest)
         shared = scratch.take("shared", a.tallest * a.widest, dtype)
+        invert = selected_inverse.of(dtype)
 
         def work(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
-            room = Z, rows, shared, arena, (a.kept, a.lane), mirror, out
-            selected_inverse(a.table, graph, self.panels, *room, lane, self._machine, state)
+            room = Z, Y, a.roomiest, shared, arena, a.kept, a.lane, mirror, out
+            invert(a.table, graph, self.panels, *room, lane, self._machine, state)
 
         run(a.inverse_tasks, work, team, 2 * a.flops)
         for name, array in (("inverse", Z), ("arena", arena), ("Y", Y), ("shared", shared)):

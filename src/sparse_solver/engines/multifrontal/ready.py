@@ -14,7 +14,9 @@ from ..stamps import is_stamped, stamp
 __all__ = ["state", "warm_up"]
 
 log = logging.getLogger("sparse_solver")
-_SOURCES = tuple(sorted(Path(__file__).parent.glob("*.py")))
+_SOURCES = tuple(
+    sorted(f for name in (".", "../compiler") for f in (Path(__file__).parent / name).glob("*.py"))
+)
 _loaded: set[str] = set()
 
 
@@ -38,28 +40,16 @@ def warm_up(dtype: str) -> float:
         return 0.0
     if state(dtype) == "cold":
         log.info(
-            "compiling the multifrontal engine for %s; once per machine, up to half a minute. "
+            "compiling the multifrontal engine for %s; once per machine, some seconds. "
             "'python -m sparse_solver warmup' does it ahead",
             dtype,
         )
-    if not is_stamped("multifrontal-*", _SOURCES):
-        _forget_other_versions()
     _use_everything(np.dtype(dtype))
     seconds = time.perf_counter() - start
     _loaded.add(dtype)
     stamp(f"multifrontal-{dtype}", _SOURCES)
     log.info("the multifrontal engine is ready for %s after %.1f s", dtype, seconds)
     return seconds
-
-
-def _forget_other_versions() -> None:
-    """Delete what numba kept of other versions of this package: it looks at the file of a function
-    alone, and would go on using code that was inlined from another file as it was.
-    """
-    from .factor import factorize
-
-    for file in Path(factorize.stats.cache_path).glob("*.nb?"):
-        file.unlink(missing_ok=True)
 
 
 def _use_everything(dtype: np.dtype) -> None:

@@ -11,11 +11,10 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 
+from ..compiler import function
 from .calls import NAP, SLEEP, YIELD
 from .memory import fetch_add, int64_at, load, pause, store
-from .options import INNER
 
 __all__ = ["ABORT", "BAD", "DONE", "STATE", "TAIL", "Graph", "draw", "finish", "tasks_at"]
 
@@ -58,14 +57,14 @@ class _Tasks(NamedTuple):
     total: int
 
 
-@njit(**INNER)
+@function
 def tasks_at(table):
     """The graph, as pointers."""
     what, before = int64_at(table[0]), int64_at(table[1])
     return _Tasks(what, before, int64_at(table[2]), int64_at(table[3]), table[4])
 
 
-@njit(**INNER)
+@function
 def draw(state, tasks, machine):
     """The next task for this thread, or -1 when all are given away or the run is called off."""
     if load(state, ABORT) != 0:
@@ -87,7 +86,7 @@ def draw(state, tasks, machine):
             pause(machine[YIELD], 0)
 
 
-@njit(**INNER)
+@function
 def finish(state, tasks, task):
     """Say that `task` is done; queue those that waited for it alone."""
     for p in range(tasks.begin[task], tasks.begin[task + 1]):

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from numba import types
-from numba.extending import overload
-from numba.np.numpy_support import as_dtype
+from ..compiler import builtin
+from ..compiler.types import constant
 
 __all__ = ["is_real", "one_of"]
 
 
-def is_real(x):
+@builtin
+def is_real(b, x):
     """Whether x is real, decided when compiling."""
-    raise NotImplementedError
+    return constant(x.type.kind == "f")
 
 
-@overload(is_real)
-def _is_real(x):
-    answer = not isinstance(x, types.Complex)
-    return lambda x: answer
-
-
-def one_of(pointer):
+@builtin
+def one_of(b, pointer):
     """One, as a number of the type found at the pointer."""
-    raise NotImplementedError
-
-
-@overload(one_of)
-def _one_of(pointer):
-    kind = as_dtype(pointer.dtype).type
-    return lambda pointer: kind(1)
+    return b.to(constant(1), pointer.type.to)

@@ -10,10 +10,9 @@ import heapq
 from dataclasses import dataclass, field
 
 import numpy as np
-from numba import njit
 
+from ..compiler import Floats, entry
 from .blocks import block_width, stored, update_width
-from .options import OUTER
 from .run import Graph
 
 __all__ = ["CHUNK", "Tasks", "divide", "factor_tasks", "stacks"]
@@ -27,14 +26,14 @@ CHUNK = 1024  # rows of a tile below the diagonal
 SUBTREE, ASSEMBLE, DIAGONAL, BELOW, ACROSS, UPDATING, JOIN = range(7)
 
 
-@njit(**OUTER)
-def subtree_work(width, below, up, own, whole):
+@entry
+def subtree_work(fronts: int, width, below, up, own: Floats, whole: Floats):
     """Flops of each front's partial factorisation, and of each subtree's."""
-    for s in range(len(up)):
+    for s in range(fronts):
         w, m = float(width[s]), float(width[s] + below[s])
         own[s] = w * m * m - w * w * m + w * w * w / 3 + 100.0
         whole[s] = 0.0
-    for s in range(len(up)):
+    for s in range(fronts):
         whole[s] += own[s]
         if up[s] >= 0:
             whole[up[s]] += whole[s]
@@ -48,7 +47,7 @@ def divide(
     """
     count = len(up)
     own, whole = np.empty(count), np.empty(count)
-    subtree_work(width, below, up, own, whole)
+    subtree_work(count, width, below, up, own, whole)
     total = float(own.sum())
     everything = np.arange(count)
     if total < _LEAST_WORK:
@@ -87,18 +86,17 @@ def divide(
     return sequence, np.searchsorted(task_of[sequence], np.arange(task + 2)), total
 
 
-@njit(**OUTER)
-def stacks(bounds, up, below, offset, depth, children):
+@entry
+def stacks(tasks: int, fronts: int, bounds, up, below, offset, depth, children):
     """Where each front's update matrix lies while a task runs: on one of two stacks, by the parity of
     its depth, so that a parent's is written while its children's are still there, and nothing moves.
 
     offset[s] >= 0 counts from the bottom, ~offset[s] from the top. Roots of the subtrees and fronts
     above them get no place here. Returns the size of the largest task's two stacks.
     """
-    tasks = len(bounds) - 1
     top = bounds[tasks]
     need = 0
-    for s in range(len(up) - 1, -1, -1):
+    for s in range(fronts - 1, -1, -1):
         depth[s] = 0 if up[s] < 0 else 1 - depth[up[s]]
         children[s] = 0
     for t in range(tasks):

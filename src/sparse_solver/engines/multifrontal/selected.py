@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from ..compiler import Numbers, entry, function
 from .blocks import block_start, update_width
 from .calls import INVERSE_BLOCK, call_kernel
 from .calls import OVER as DIVIDE
 from .fronts import unpack
 from .inverse import below_front, gather, inverse_front
-from .memory import at, load, move
-from .options import INNER, OUTER
+from .memory import load, move
 from .run import ABORT, draw, finish, tasks_at
 from .schedule import Tasks
 
@@ -81,7 +80,7 @@ def inverse_tasks(
     return tasks
 
 
-@njit(**INNER)
+@function
 def _collect(F, s, Z, mirror, out):
     """Hand out what the panel of s holds of A's nonzeros."""
     for e in range(F.begin[s], F.begin[s + 1]):
@@ -90,63 +89,76 @@ def _collect(F, s, Z, mirror, out):
         out[p] = z.conjugate()
 
 
-@njit(**INNER)
-def _subtree(F, t, L, Z, Y, room, kept, lane_size, lane, mirror, out, machine, state):
+@function
+def _subtree(F, t, L, Z, Y, arena, kept, lane_size, lane, mirror, out, machine, state):
     for s in range(F.bounds[t + 1] - 1, F.bounds[t] - 1, -1):
         if load(state, ABORT) != 0:
             return
-        inverse_front(F, s, L, Z, Y, room, kept, lane_size, lane, machine)
+        inverse_front(F, s, L, Z, Y, arena, kept, lane_size, lane, machine)
         _collect(F, s, Z, mirror, out)
         # All children at once, before a descendant takes the place of Z22.
         for p in range(F.child_begin[s], F.child_begin[s + 1]):
             c = F.child[p]
             r = F.start[c + 1] - F.start[c]
             for j in range(-(-r // update_width(r))):
-                gather(F, c, j, Z, room, kept, lane_size, lane)
+                gather(F, c, j, Z, arena, kept, lane_size, lane)
 
 
-@njit(**OUTER)
-def selected_inverse(table, graph, L, Z, Y, shared, arena, sizes, mirror, out, lane, machine, state):
+@entry
+def selected_inverse(
+    table,
+    graph,
+    L: Numbers,
+    Z: Numbers,
+    Y: Numbers,
+    room: int,
+    shared: Numbers,
+    arena: Numbers,
+    kept: int,
+    lane_size: int,
+    mirror,
+    out: Numbers,
+    lane: int,
+    machine,
+    state,
+):
     """Take part as thread `lane`.
 
-    Z like L, overwritten; Y (lanes, room for the numbers below the diagonal block of a front in a
-    subtree), shared (rows of the tallest front times its block), mirror and out (nnz,) on A's
+    Z like L, overwritten; Y (for each lane, room for the numbers below the diagonal block of a front in
+    a subtree), shared (rows of the tallest front times its block), mirror and out (nnz,) on A's
     nonzeros.
     """
-    F, G, M, S = unpack(table), tasks_at(graph), at(machine, 0), at(state, 0)
-    l, z, common, room = at(L, 0), at(Z, 0), at(shared, 0), at(arena, 0)
-    own, twin, result = at(Y, lane * Y.shape[1]), at(mirror, 0), at(out, 0)
-    kept, lane_size = sizes
+    F, G, own = unpack(table), tasks_at(graph), move(Y, lane * room)
     while True:
-        task = draw(S, G, M)
+        task = draw(state, G, machine)
         if task < 0:
             return
         kind, s = G.what[4 * task], G.what[4 * task + 1]
         j, i = G.what[4 * task + 2], G.what[4 * task + 3]
         if kind == SUBTREE:
-            _subtree(F, s, l, z, own, room, kept, lane_size, lane, twin, result, M, S)
+            _subtree(F, s, L, Z, own, arena, kept, lane_size, lane, mirror, out, machine, state)
         elif kind == GATHER:
-            gather(F, s, j, z, room, kept, lane_size, lane)
+            gather(F, s, j, Z, arena, kept, lane_size, lane)
         elif kind == BELOW:
-            below_front(F, s, j, i, l, z, common, room, kept, lane_size, lane, M)
+            below_front(F, s, j, i, L, Z, shared, arena, kept, lane_size, lane, machine)
         elif kind != JOIN:
             w = F.column[s + 1] - F.column[s]
             m, b = w + F.start[s + 1] - F.start[s], F.block[s]
             width = min(b, w - j * b)
             ldl = m - j * b
             rest = ldl - width
-            D = move(l, F.panel[s] + block_start(j, b, m))
+            D = move(L, F.panel[s] + block_start(j, b, m))
             if kind == OVER:
                 rows = min(ROWS, rest - i)
                 for c in range(width):
-                    y, a = move(common, c * rest + i), move(D, c * ldl + width + i)
+                    y, a = move(shared, c * rest + i), move(D, c * ldl + width + i)
                     for p in range(rows):
                         y[p] = a[p]
-                call_kernel(M[DIVIDE], (D, ldl, width, move(common, i), rest, rows, M))
+                call_kernel(machine[DIVIDE], (D, ldl, width, move(shared, i), rest, rows, machine))
             else:
-                X = move(z, F.panel[s] + block_start(j, b, m))
-                block = D, ldl, width, common, rest, rest, move(X, width), X, ldl, M
-                call_kernel(M[INVERSE_BLOCK], block)
+                X = move(Z, F.panel[s] + block_start(j, b, m))
+                block = D, ldl, width, shared, rest, rest, move(X, width), X, ldl, machine
+                call_kernel(machine[INVERSE_BLOCK], block)
                 if j == 0:
-                    _collect(F, s, z, twin, result)
-        finish(S, G, task)
+                    _collect(F, s, Z, mirror, out)
+        finish(state, G, task)

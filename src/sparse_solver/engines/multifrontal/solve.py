@@ -10,13 +10,12 @@ Backwards, everything is conjugated on entry and on exit: L^H x = y is L^T conj(
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from ..compiler import Numbers, entry, function
 from .blocks import block_start
 from .calls import BACKWARDS, DOWN, FORWARDS, TIMES, TRANSPOSED_TIMES, UP, call_kernel
 from .fronts import unpack
-from .memory import at, load, move
-from .options import INNER, OUTER
+from .memory import load, move
 from .run import ABORT, draw, finish, tasks_at
 from .schedule import Tasks
 
@@ -62,7 +61,7 @@ def backward_tasks(
     return tasks
 
 
-@njit(**INNER)
+@function
 def _take(order, c0, c1, b, ldb, X, k):
     """Rows c0:c1 of X from b in the user's numbering."""
     for i in range(c0, c1):
@@ -71,7 +70,7 @@ def _take(order, c0, c1, b, ldb, X, k):
             x[c] = row[c]
 
 
-@njit(**INNER)
+@function
 def _take_conjugate(c0, c1, b, ldb, X, k):
     """Rows c0:c1 of X from b in the order of elimination; b may be X."""
     for i in range(c0, c1):
@@ -80,7 +79,7 @@ def _take_conjugate(c0, c1, b, ldb, X, k):
             x[c] = row[c].conjugate()
 
 
-@njit(**INNER)
+@function
 def _put(order, c0, c1, X, out, ldo, k):
     """Rows c0:c1 of X, conjugated, to out in the user's numbering."""
     for i in range(c0, c1):
@@ -89,13 +88,13 @@ def _put(order, c0, c1, X, out, ldo, k):
             row[c] = x[c].conjugate()
 
 
-@njit(**INNER)
+@function
 def _row(F, s, w, p):
     """The row of the matrix at place p of a front above all subtrees."""
     return F.column[s] + p if p < w else np.int64(F.rows[F.start[s] + p - w])
 
 
-@njit(**INNER)
+@function
 def _forward_front(F, s, L, X, Y, k, machine):
     w = F.column[s + 1] - F.column[s]
     r = F.start[s + 1] - F.start[s]
@@ -123,7 +122,7 @@ def _forward_front(F, s, L, X, Y, k, machine):
             to[c] += y[c]
 
 
-@njit(**INNER)
+@function
 def _backward_front(F, s, L, X, Y, k, machine):
     w = F.column[s + 1] - F.column[s]
     r = F.start[s + 1] - F.start[s]
@@ -148,7 +147,7 @@ def _backward_front(F, s, L, X, Y, k, machine):
     call_kernel(machine[BACKWARDS], (A, w + r, w, x, k, machine))
 
 
-@njit(**INNER)
+@function
 def _gather_above(F, b, ldb, X, k):
     """Right-hand sides above all subtrees, and what the subtrees add to them."""
     _take(F.order, F.column[F.top], F.n, b, ldb, X, k)
@@ -162,7 +161,7 @@ def _gather_above(F, b, ldb, X, k):
                 extra += 1
 
 
-@njit(**INNER)
+@function
 def _clear_extra(F, t, X, k):
     """Zero the rows where subtrees of task t add to rows above."""
     for s in range(F.bounds[t], F.bounds[t + 1]):
@@ -172,17 +171,29 @@ def _clear_extra(F, t, X, k):
                 X[i] = 0
 
 
-@njit(**OUTER)
-def forward(table, graph, L_, b_, ldb, X_, buffers, k, lane, machine, state):
+@entry
+def forward(
+    table,
+    graph,
+    L: Numbers,
+    b: Numbers,
+    ldb: int,
+    X: Numbers,
+    buffers: Numbers,
+    height: int,
+    k: int,
+    lane: int,
+    machine,
+    state,
+):
     """X = L^-1 P b; take part as thread `lane`.
 
     b (n rows of k, ldb apart) in the user's numbering, X ((n + extra) k), buffers (lanes, rows of the
     tallest front times k).
     """
-    F, G, M, S = unpack(table), tasks_at(graph), at(machine, 0), at(state, 0)
-    L, b, X, Y = at(L_, 0), at(b_, 0), at(X_, 0), at(buffers, lane * buffers.shape[1])
+    F, G, Y = unpack(table), tasks_at(graph), move(buffers, lane * height)
     while True:
-        task = draw(S, G, M)
+        task = draw(state, G, machine)
         if task < 0:
             return
         kind, s = G.what[4 * task], G.what[4 * task + 1]
@@ -192,9 +203,9 @@ def forward(table, graph, L_, b_, ldb, X_, buffers, k, lane, machine, state):
             _take(F.order, F.column[s0], F.column[s1], b, ldb, X, k)
             _clear_extra(F, s, X, k)
             for front in range(s0, s1):
-                if load(S, ABORT) != 0:
+                if load(state, ABORT) != 0:
                     return
-                _forward_front(F, front, L, X, Y, k, M)
+                _forward_front(F, front, L, X, Y, k, machine)
         elif kind == GATHER:
             _gather_above(F, b, ldb, X, k)
         elif kind != JOIN:
@@ -205,44 +216,58 @@ def forward(table, graph, L_, b_, ldb, X_, buffers, k, lane, machine, state):
             D = move(L, F.panel[s] + block_start(j, nb, m))
             x = move(X, (F.column[s] + c0) * k)
             if kind == DIAGONAL:
-                call_kernel(M[FORWARDS], (D, m - c0, c1 - c0, x, k, M))
+                call_kernel(machine[FORWARDS], (D, m - c0, c1 - c0, x, k, machine))
             else:
                 p0 = c1 + first
                 rows = min(CHUNK, m - p0)
-                call_kernel(M[TIMES], (move(D, p0 - c0), m - c0, rows, c1 - c0, x, Y, k, M))
+                call_kernel(machine[TIMES], (move(D, p0 - c0), m - c0, rows, c1 - c0, x, Y, k, machine))
                 for p in range(rows):
                     to, y = move(X, _row(F, s, w, p0 + p) * k), move(Y, p * k)
                     for c in range(k):
                         to[c] += y[c]
-        finish(S, G, task)
+        finish(state, G, task)
 
 
-@njit(**OUTER)
-def backward(table, graph, L_, given, ldg, X_, out_, ldo, buffers, partial, k, lane, machine, state):
+@entry
+def backward(
+    table,
+    graph,
+    L: Numbers,
+    given: Numbers,
+    ldg: int,
+    X: Numbers,
+    out: Numbers,
+    ldo: int,
+    buffers: Numbers,
+    height: int,
+    partial: Numbers,
+    k: int,
+    lane: int,
+    machine,
+    state,
+):
     """out = P^T L^-H given; take part as thread `lane`.
 
     given (n rows of k, ldg apart) in the order of elimination; it may be X itself. out (n rows of k,
     ldo apart) in the user's numbering, partial (numbers of a block times k, for each chunk of rows).
     """
-    F, G, M, S = unpack(table), tasks_at(graph), at(machine, 0), at(state, 0)
-    L, b, out = at(L_, 0), at(given, 0), at(out_, 0)
-    X, Y, sums = at(X_, 0), at(buffers, lane * buffers.shape[1]), at(partial, 0)
+    F, G, Y = unpack(table), tasks_at(graph), move(buffers, lane * height)
     while True:
-        task = draw(S, G, M)
+        task = draw(state, G, machine)
         if task < 0:
             return
         kind, s = G.what[4 * task], G.what[4 * task + 1]
         j, first = G.what[4 * task + 2], G.what[4 * task + 3]
         if kind == SUBTREE:
             s0, s1 = F.bounds[s], F.bounds[s + 1]
-            _take_conjugate(F.column[s0], F.column[s1], b, ldg, X, k)
+            _take_conjugate(F.column[s0], F.column[s1], given, ldg, X, k)
             for front in range(s1 - 1, s0 - 1, -1):
-                if load(S, ABORT) != 0:
+                if load(state, ABORT) != 0:
                     return
-                _backward_front(F, front, L, X, Y, k, M)
+                _backward_front(F, front, L, X, Y, k, machine)
             _put(F.order, F.column[s0], F.column[s1], X, out, ldo, k)
         elif kind == GATHER:
-            _take_conjugate(F.column[F.top], F.n, b, ldg, X, k)
+            _take_conjugate(F.column[F.top], F.n, given, ldg, X, k)
         elif kind != JOIN:
             w = F.column[s + 1] - F.column[s]
             m, nb = w + F.start[s + 1] - F.start[s], F.block[s]
@@ -258,16 +283,16 @@ def backward(table, graph, L_, given, ldg, X_, out_, ldo, buffers, partial, k, l
                     y, source = move(Y, p * k), move(X, _row(F, s, w, p0 + p) * k)
                     for c in range(k):
                         y[c] = source[c]
-                part = move(sums, first // CHUNK * nb * k)
+                part = move(partial, first // CHUNK * nb * k)
                 for i in range(size):
                     part[i] = 0
-                below = move(D, p0 - c0), m - c0, rows, c1 - c0, Y, part, k, M
-                call_kernel(M[TRANSPOSED_TIMES], below)
+                below = move(D, p0 - c0), m - c0, rows, c1 - c0, Y, part, k, machine
+                call_kernel(machine[TRANSPOSED_TIMES], below)
             else:
                 for chunk in range(-(-(m - c1) // CHUNK)):
-                    part = move(sums, chunk * nb * k)
+                    part = move(partial, chunk * nb * k)
                     for i in range(size):
                         x[i] += part[i]
-                call_kernel(M[BACKWARDS], (D, m - c0, c1 - c0, x, k, M))
+                call_kernel(machine[BACKWARDS], (D, m - c0, c1 - c0, x, k, machine))
                 _put(F.order, row, row + c1 - c0, X, out, ldo, k)
-        finish(S, G, task)
+        finish(state, G, task)

@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
+from ..compiler import builtin
 from .vectors import I64, Vectors
 
 __all__ = ["dots_1", "dots_2", "dots_4", "subtract_1", "subtract_2", "subtract_4"]
@@ -27,8 +25,8 @@ def _along(builder, vectors: Vectors, count, body: Callable) -> None:
     b, lanes = builder, vectors.lanes
     one, two = ir.Constant(I64, lanes), ir.Constant(I64, 2 * lanes)
     pairs = b.udiv(count, two)
-    with cgutils.for_range(b, pairs) as loop:
-        first = b.mul(loop.index, two)
+    with b.count(pairs) as pair:
+        first = b.mul(pair, two)
         body(0, first, None)
         body(1, b.add(first, one), None)
     done = b.mul(pairs, two)
@@ -77,10 +75,7 @@ def _subtract(builder, vectors: Vectors, columns: int, y, M, x, ldl, rows) -> No
 
 def _dots(builder, vectors: Vectors, columns: int, y, M, x, ldl, rows) -> None:
     b, parts = builder, vectors.parts
-    sums = [
-        [[cgutils.alloca_once(b, vectors.kind) for _ in range(2)] for _ in range(parts)]
-        for _ in range(columns)
-    ]
+    sums = [[[b.slot(vectors.kind) for _ in range(2)] for _ in range(parts)] for _ in range(columns)]
     for slot in (s for column in sums for pair in column for s in pair):
         b.store(vectors.zero, slot)
     bases = [b.gep(M, [b.mul(ldl, ir.Constant(I64, j))]) for j in range(columns)]
@@ -106,17 +101,13 @@ def _dots(builder, vectors: Vectors, columns: int, y, M, x, ldl, rows) -> None:
 
 
 def _make(emit: Callable, columns: int, text: str):
-    def stream(typingctx, y, M, ldl, rows, x):
-        def codegen(context, builder, sig, args):
-            y, M, ldl, rows, x = args
-            vectors = Vectors(context, builder, sig.args[0].dtype)
-            emit(builder, vectors, columns, *_real(builder, vectors, (y, M, x), (ldl, rows)))
-            return context.get_dummy_value()
-
-        return types.void(y, M, types.int64, types.int64, x), codegen
+    def stream(b, y, M, ldl, rows, x):
+        vectors = Vectors(b, y.type.to)
+        pointers, counts = [p.llvm for p in (y, M, x)], [c.llvm for c in (ldl, rows)]
+        emit(b, vectors, columns, *_real(b, vectors, pointers, counts))
 
     stream.__doc__ = f"{text} for {columns} columns of M, ldl apart; no array overlaps another."
-    return intrinsic(stream)
+    return builtin(stream)
 
 
 subtract_4, subtract_2, subtract_1 = (_make(_subtract, c, "y -= M x") for c in (4, 2, 1))

@@ -9,16 +9,14 @@ SIAM Review 34 (1992). T. A. Davis, Direct Methods for Sparse Linear Systems (20
 
 from __future__ import annotations
 
-from numba import njit
-
+from ..compiler import Int32s, entry
 from .blocks import block_start
-from .options import OUTER
 
 __all__ = ["amalgamate", "entries", "front_rows", "outside", "relative_rows"]
 
 
-@njit(**OUTER)
-def amalgamate(parent, count, node, into, width, below, up, first, following):
+@entry
+def amalgamate(n: int, parent, count, node, into, width, below, up, first, following):
     """Join columns of equal structure, then children with parents where few zeros are stored.
 
     Parameters
@@ -34,7 +32,6 @@ def amalgamate(parent, count, node, into, width, below, up, first, following):
     int
         The number of supernodes.
     """
-    n = len(parent)
     s = -1
     for j in range(n):
         if j == 0 or parent[j - 1] != j or count[j - 1] != count[j] + 1:
@@ -97,16 +94,18 @@ def amalgamate(parent, count, node, into, width, below, up, first, following):
     return kept
 
 
-@njit(**OUTER)
-def front_rows(indptr, indices, order, place, node, up, start, rows, filled, mark):
+@entry
+def front_rows(
+    n: int, fronts: int, indptr, indices, order, place, node, up, start, rows: Int32s, filled, mark
+):
     """The rows below each supernode's own, ascending: rows[start[s]:start[s + 1]].
 
     Row i belongs to every supernode on the paths from its nonzeros up to its own.
     """
-    for s in range(len(up)):
+    for s in range(fronts):
         filled[s] = start[s]
         mark[s] = -1
-    for i in range(len(order)):
+    for i in range(n):
         own = node[i]
         mark[own] = i
         old = order[i]
@@ -122,10 +121,10 @@ def front_rows(indptr, indices, order, place, node, up, start, rows, filled, mar
                 s = up[s]
 
 
-@njit(**OUTER)
-def relative_rows(column, up, start, rows, relative):
+@entry
+def relative_rows(fronts: int, column, up, start, rows: Int32s, relative: Int32s):
     """Where each row of a front is in its parent's front."""
-    for s in range(len(up)):
+    for s in range(fronts):
         p = up[s]
         if p < 0:
             continue
@@ -141,15 +140,29 @@ def relative_rows(column, up, start, rows, relative):
                 relative[t] = c1 - c0 + q - start[p]
 
 
-@njit(**OUTER)
-def entries(indptr, indices, order, place, column, start, rows, block, position, begin, source, target):
+@entry
+def entries(
+    fronts: int,
+    indptr,
+    indices,
+    order,
+    place,
+    column,
+    start,
+    rows: Int32s,
+    block,
+    position,
+    begin,
+    source,
+    target,
+):
     """Which of A's nonzeros go where in each panel: the lower triangle in the order of elimination.
 
     source[begin[s]:begin[s + 1]] are places in A's nonzeros, target those in the panel, by columns.
     By symmetry it is row j of A that lists column j: the factorisation conjugates what it takes.
     """
     count = 0
-    for s in range(len(column) - 1):
+    for s in range(fronts):
         begin[s] = count
         c0, c1, b = column[s], column[s + 1], block[s]
         m = c1 - c0 + start[s + 1] - start[s]
@@ -167,16 +180,16 @@ def entries(indptr, indices, order, place, column, start, rows, block, position,
                     source[count] = p
                     target[count] = head + position[i]
                     count += 1
-    begin[len(column) - 1] = count
+    begin[fronts] = count
     return count
 
 
-@njit(**OUTER)
-def outside(column, up, top, start, rows, root, reach):
+@entry
+def outside(fronts: int, top: int, column, up, start, rows: Int32s, root, reach: Int32s):
     """reach: rows, but those above all subtrees replaced by places from n on, one for each row that a
     subtree's root has there. Returns n and the number of these places.
     """
-    extra = column[len(up)]
+    extra = column[fronts]
     for s in range(top - 1, -1, -1):
         root[s] = s if up[s] < 0 or up[s] >= top else root[up[s]]
     first = column[top]
@@ -185,7 +198,7 @@ def outside(column, up, top, start, rows, root, reach):
             for t in range(start[s], start[s + 1]):
                 reach[t] = extra
                 extra += 1
-    for s in range(len(up)):
+    for s in range(fronts):
         if s >= top:
             for t in range(start[s], start[s + 1]):
                 reach[t] = rows[t]

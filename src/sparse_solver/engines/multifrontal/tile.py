@@ -15,10 +15,8 @@ functionality, ACM Trans. Math. Softw. 41 (2015), section 4.
 from __future__ import annotations
 
 from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
+from ..compiler import builtin
 from .vectors import I64, VECTOR_BYTES, Vectors
 
 __all__ = ["tile_1", "tile_4", "tile_rows"]
@@ -43,17 +41,17 @@ class _Tile:
         ]
 
     def _zero(self):
-        slot = cgutils.alloca_once(self.builder, self.vectors.kind)
+        slot = self.builder.slot(self.vectors.kind)
         self.builder.store(self.vectors.zero, slot)
         return slot
 
     def product(self, A, lda, B, sj, sk, k, masks):
         """Accumulate the k steps."""
         b, vectors = self.builder, self.vectors
-        with cgutils.for_range(b, k) as loop:
-            base = b.gep(A, [b.mul(loop.index, lda)])
+        with b.count(k) as step:
+            base = b.gep(A, [b.mul(step, lda)])
             a = [vectors.load(base, o, m) for o, m in zip(self.offsets, masks, strict=True)]
-            row = b.mul(loop.index, sk)
+            row = b.mul(step, sk)
             for j in range(self.columns):
                 p = b.gep(B, [b.add(row, b.mul(sj, ir.Constant(I64, j * vectors.parts)))])
                 for part in range(vectors.parts):
@@ -101,35 +99,30 @@ class _Tile:
 
 
 def _make(columns: int):
-    def tile(typingctx, C, ldc, A, lda, B, sj, sk, k, rows, add):
-        def codegen(context, builder, sig, args):
-            C, ldc, A, lda, B, sj, sk, k, rows, add = args
-            vectors = Vectors(context, builder, sig.args[0].dtype)
-            kernel = _Tile(builder, vectors, columns)
-            C, A, B = (vectors.real_pointer(p) for p in (C, A, B))
-            if vectors.complex:
-                two = ir.Constant(I64, 2)
-                ldc, lda, sk, rows = (builder.mul(x, two) for x in (ldc, lda, sk, rows))
-            full = ir.Constant(I64, _VECTORS * vectors.lanes)
-            with builder.if_else(builder.icmp_signed(">=", rows, full)) as (whole, part):
-                with whole:
-                    none = [None] * _VECTORS
-                    kernel.product(A, lda, B, sj, sk, k, none)
-                    kernel.finish(C, ldc, add, none, rows)
-                with part:
-                    masks = [vectors.mask(rows, v * vectors.lanes) for v in range(_VECTORS)]
-                    kernel.product(A, lda, B, sj, sk, k, masks)
-                    kernel.finish(C, ldc, add, masks, rows)
-            return context.get_dummy_value()
-
-        i = types.int64
-        return types.void(C, i, A, i, B, i, i, i, i, types.boolean), codegen
+    def tile(b, C, ldc, A, lda, B, sj, sk, k, rows, add):
+        vectors = Vectors(b, C.type.to)
+        kernel = _Tile(b, vectors, columns)
+        C, A, B = (vectors.real_pointer(p.llvm) for p in (C, A, B))
+        ldc, lda, sj, sk, k, rows, add = (x.llvm for x in (ldc, lda, sj, sk, k, rows, add))
+        if vectors.complex:
+            two = ir.Constant(I64, 2)
+            ldc, lda, sk, rows = (b.mul(x, two) for x in (ldc, lda, sk, rows))
+        full = ir.Constant(I64, _VECTORS * vectors.lanes)
+        with b.if_else(b.icmp_signed(">=", rows, full)) as (whole, part):
+            with whole:
+                none = [None] * _VECTORS
+                kernel.product(A, lda, B, sj, sk, k, none)
+                kernel.finish(C, ldc, add, none, rows)
+            with part:
+                masks = [vectors.mask(rows, v * vectors.lanes) for v in range(_VECTORS)]
+                kernel.product(A, lda, B, sj, sk, k, masks)
+                kernel.finish(C, ldc, add, masks, rows)
 
     tile.__doc__ = f"""C = [C if add] - A B^H for {columns} columns of C and at most a tile of rows.
 
     C (rows x {columns}, leading dimension ldc), A (rows x k, lda), B element (j, l) at B[j sj + l sk].
     """
-    return intrinsic(tile)
+    return builtin(tile)
 
 
 tile_4, tile_1 = _make(4), _make(1)

@@ -12,17 +12,16 @@ for sparse Cholesky factorization, SIAM J. Matrix Anal. Appl. 15 (1994).
 
 from __future__ import annotations
 
-from numba import njit
-
-from .options import OUTER
+from ..compiler import entry
+from .memory import move
 
 __all__ = ["column_counts", "elimination_tree", "postorder"]
 
 
-@njit(**OUTER)
-def elimination_tree(indptr, indices, order, place, parent, ancestor):
+@entry
+def elimination_tree(n: int, indptr, indices, order, place, parent, ancestor):
     """parent[k]: the row of the first nonzero below the diagonal in column k of L; -1 for roots."""
-    for k in range(len(order)):
+    for k in range(n):
         parent[k] = -1
         ancestor[k] = -1
         i = order[k]
@@ -39,10 +38,9 @@ def elimination_tree(indptr, indices, order, place, parent, ancestor):
                 j = up
 
 
-@njit(**OUTER)
-def postorder(parent, first, following, stack, found):
+@entry
+def postorder(n: int, parent, first, following, stack, found):
     """found[k]: the k-th node when each subtree is numbered without a gap."""
-    n = len(parent)
     for k in range(n):
         first[k] = -1
     for k in range(n - 1, -1, -1):  # children end up in ascending order
@@ -68,15 +66,15 @@ def postorder(parent, first, following, stack, found):
                 top -= 1
 
 
-@njit(**OUTER)
-def column_counts(indptr, indices, order, place, parent, work, count):
+@entry
+def column_counts(n: int, indptr, indices, order, place, parent, work, count):
     """Nonzeros of each column of L, diagonal included, for postordered columns.
 
     Column j gains row i where j is a leaf of i's row subtree; where two leaves' paths meet, the row
     was counted twice. work: (4, n).
     """
-    n = len(order)
-    earliest, highest, previous, ancestor = work[0], work[1], work[2], work[3]
+    earliest, highest, previous = work, move(work, n), move(work, 2 * n)
+    ancestor = move(work, 3 * n)
     for k in range(n):
         earliest[k] = -1
         highest[k] = -1

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba import types
 
 __all__ = ["I64", "VECTOR_BYTES", "Vectors"]
 
@@ -18,12 +17,11 @@ _I32, I64 = ir.IntType(32), ir.IntType(64)
 class Vectors:
     """Emits operations on vectors of numbers of one type."""
 
-    def __init__(self, context, builder, dtype) -> None:
+    def __init__(self, builder, number) -> None:
         self.builder = builder
-        self.complex = isinstance(dtype, types.Complex)
-        real = dtype.underlying_float if self.complex else dtype
-        self.real = context.get_value_type(real)
-        self.bytes = real.bitwidth // 8
+        self.complex = number.kind == "c"
+        self.real = number.parts[0]
+        self.bytes = number.real.dtype.itemsize
         self.lanes = VECTOR_BYTES // self.bytes
         self.kind = ir.VectorType(self.real, self.lanes)
         self.parts = 2 if self.complex else 1

@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 from numba import cfunc, njit, types
 
-from ..multifrontal.memory import int32_at, move
 from .layout import (
     BLOCK,
     COLS,
@@ -43,6 +42,7 @@ from .layout import (
     SYMMETRY,
     N,
 )
+from .memory import int32_at, move
 
 __all__ = ["cache_path", "compile_for"]
 

@@ -18,7 +18,7 @@ __all__ = ["Functions", "functions", "state", "warm_up"]
 
 log = logging.getLogger("sparse_solver")
 _HERE = Path(__file__).parent
-_SOURCES = (_HERE / "kernels.py", _HERE / "layout.py", _HERE.parent / "multifrontal" / "memory.py")
+_SOURCES = (_HERE / "kernels.py", _HERE / "layout.py", _HERE / "memory.py")
 
 
 class Functions(NamedTuple):

@@ -29,11 +29,20 @@ _DTYPES = ("float32", "float64")
 _CALL = 5000  # numbers that take as long to pass over as the calls themselves
 _AT_STAKE = {"loaded": 1e6, "on disk": 1e7, "cold": 3e9}  # numbers passed over before it pays
 
+_CHEAPER = 8  # times is a number of many columns passed over more quickly than one of a matrix
+_beside = 0  # numbers of many columns so far
+
 _compiled: dict[str, Any] = {}  # by the dtype's character
 
 
-def passes_for(dtype: np.dtype) -> Any:
-    """The passes to use now: the module `plain`, or one like it for this dtype."""
+def passes_for(dtype: np.dtype, numbers: int = 0) -> Any:
+    """The passes to use now: the module `plain`, or one like it for this dtype; `numbers` are about
+    to be passed over beside those of factorisations.
+    """
+    global _beside
+    if numbers and dtype.char not in _compiled:
+        _beside += numbers
+        consider(1, _beside // _CHEAPER, dtype)
     return _compiled.get(dtype.char, plain)
 
 

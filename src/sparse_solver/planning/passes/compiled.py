@@ -20,7 +20,8 @@ class Compiled:
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
         found = compile_for(dtype)
-        self._sizes, self._residual, self._outer, self._mirrored, self.sum, self.take = found
+        self._sizes, self._residual, self._columns, self._outer, self._mirrored = found[:5]
+        self.sum, self.take = found[5:]
 
     def sizes(
         self, pattern: Pattern, values: np.ndarray
@@ -56,6 +57,23 @@ class Compiled:
         found = by_parts(len(b), work, lambda start, stop: self._residual(*given, start, stop))
         top, reach, least = found[0] if len(found) == 1 else _joined(found, "max max min")
         return r, top, reach, least
+
+    def columns(
+        self, pattern: Pattern, values: np.ndarray, diagonal: np.ndarray, x: np.ndarray, b: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `plain.columns`."""
+        if pattern.unsigned is None:
+            return plain.columns(pattern, values, diagonal, x, b)
+        pointer, cols, _ = pattern.unsigned
+        (n, k), x = x.shape, np.ascontiguousarray(x)
+
+        def part(start: int, stop: int) -> tuple[np.ndarray, ...]:
+            r, top, reach, least = np.zeros((4, k), self.dtype)
+            least[:] = np.inf
+            self._columns(pointer, cols, values, x, b, diagonal, r, top, reach, least, start, stop)
+            return top, reach, least
+
+        return plain.joined_columns(by_parts(n, len(values) * k, part))
 
     def outer(self, pattern: Pattern, y: np.ndarray, x: np.ndarray, swapped: bool) -> np.ndarray:
         """As `plain.outer`."""

@@ -81,6 +81,25 @@ def _residual(indptr, cols, values, x, b, diagonal, transposed, r, start, stop):
 
 
 @njit(**_options)
+def _columns(indptr, cols, values, x, b, diagonal, r, top, reach, least, start, stop):
+    k, kind = len(top), values.dtype.type
+    for i in range(start, stop):
+        for c in range(k):
+            r[c] = kind(0)
+        for e in range(indptr[i], indptr[i + 1]):
+            a, j = values[e], cols[e]
+            for c in range(k):
+                r[c] += a * x[j, c]
+        d = diagonal[i]
+        for c in range(k):
+            size, reached = abs(r[c] - b[i, c]), abs(x[i, c]) * d
+            # Where one is NaN, so is the outcome, from then on.
+            top[c] = size if size > top[c] or size != size else top[c]
+            reach[c] = reached if reached > reach[c] or reached != reached else reach[c]
+            least[c] = reached if reached < least[c] or reached != reached else least[c]
+
+
+@njit(**_options)
 def _outer(indptr, cols, y, x, swapped, out, start, stop):
     e = indptr[start]
     for i in range(_u(start), _u(stop)):
@@ -122,13 +141,15 @@ def _take(index, values, out, start, stop):
 
 
 def compile_for(dtype: np.dtype) -> tuple[Any, ...]:
-    """(sizes, residual, outer, mirrored, sum, take) for this real dtype."""
+    """(sizes, residual, columns, outer, mirrored, sum, take) for this real dtype."""
     f, i = types.Array(types.float64 if dtype.char == "d" else types.float32, 1, "C"), types.int64
     narrow, wide = types.uint32[::1], types.int64[::1]
     _sizes.compile((narrow, narrow, narrow, f, f, f, i, i))
     _residual.compile((narrow, narrow, f, f, f, f, types.boolean, f, i, i))
+    g = types.Array(f.dtype, 2, "C")
+    _columns.compile((narrow, narrow, f, g, g, f, f, f, f, f, i, i))
     _outer.compile((narrow, narrow, f, f, types.boolean, f, i, i))
     _mirrored.compile((f, wide, wide, i, i))
     _sum.compile((narrow, narrow, f, f, i, i))
     _take.compile((narrow, f, f, i, i))
-    return _sizes, _residual, _outer, _mirrored, _sum, _take
+    return _sizes, _residual, _columns, _outer, _mirrored, _sum, _take

@@ -11,9 +11,10 @@ from ...matrix import Pattern
 from ...matrix.products import outer_numbers
 from ...matrix.threads import by_parts
 
-__all__ = ["mirrored", "outer", "residual", "sizes"]
+__all__ = ["columns", "joined_columns", "mirrored", "outer", "residual", "sizes"]
 
 _MANY = 2000  # nonzeros
+_IN_CACHE = 1 << 15  # numbers of one temporary
 _largest, _smallest = np.maximum.reduce, np.minimum.reduce  # without the methods' detours
 
 
@@ -90,6 +91,47 @@ def residual(
     size = np.abs(x)
     size *= diagonal
     return r, float(_largest(np.abs(r))), float(_largest(size)), float(_smallest(size))
+
+
+def columns(
+    pattern: Pattern, values: np.ndarray, diagonal: np.ndarray, x: np.ndarray, b: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(top, reach, least) as above for each column of x (n, k), by rows, so that nothing as large as
+    x is written; NaN where NaN is met.
+    """
+    indptr, cols = pattern.csr
+    n, k = x.shape
+    numbers = np.ascontiguousarray(x).reshape(-1)
+    height = max(1, _IN_CACHE // k)
+
+    def part(first: int, last: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        r = np.empty((height, k), x.dtype)
+        sizes = np.empty((height, k), diagonal.dtype)
+        top, reach, least = np.zeros((3, k), diagonal.dtype)
+        least[:] = np.inf
+        with np.errstate(all="ignore"):  # of this thread
+            for start in range(first, last, height):
+                stop = min(start + height, last)
+                here, size = r[: stop - start], sizes[: stop - start]
+                here[:] = 0
+                rows = indptr[start : stop + 1]
+                _sparsetools.csr_matvecs(
+                    stop - start, n, k, rows, cols, values, numbers, here.reshape(-1)
+                )
+                here -= b[start:stop]
+                top = np.maximum(top, np.abs(here, out=size).max(0))
+                np.abs(x[start:stop], out=size)
+                size *= diagonal[start:stop, None]
+                reach, least = np.maximum(reach, size.max(0)), np.minimum(least, size.min(0))
+        return top, reach, least
+
+    return joined_columns(by_parts(n, len(values) * k, part))
+
+
+def joined_columns(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of all rows, from parts of them."""
+    tops, reaches, leasts = zip(*parts, strict=True)
+    return np.max(tops, 0), np.max(reaches, 0), np.min(leasts, 0)
 
 
 def outer(pattern: Pattern, y: np.ndarray, x: np.ndarray, swapped: bool) -> np.ndarray:

@@ -45,6 +45,25 @@ def lanes():
         yield
 
 
+class _Life:
+    """Dies with the memory it is tied to."""
+
+
+def tie(tensor: torch.Tensor) -> weakref.ref:
+    """A reference to something that lives as long as the tensor's memory."""
+    life = tensor.untyped_storage()._life = _Life()
+    return weakref.ref(life)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """Whole steps are compiled from the second factorisation on a pattern on."""
+    from sparse_solver.planning import choose
+
+    pytest.importorskip("numba")
+    monkeypatch.setattr(choose, "_SIMPLICIAL_USES", dict.fromkeys(choose._SIMPLICIAL_USES, 1))
+
+
 class Counts:
     """How often the engines analysed, factored and solved, and which Numerics are alive."""
 
@@ -68,11 +87,12 @@ class Counts:
 
 @pytest.fixture
 def counts(monkeypatch, clean) -> Counts:
-    """Wraps ``analyze``, ``factorize`` and ``Numeric.solve`` of every engine adapter; a batch in lanes
-    counts as that many factorisations.
+    """Wraps ``analyze``, ``factorize`` and ``Numeric.solve`` of every engine adapter, and compiled
+    steps; a batch in lanes counts as that many factorisations.
     """
     from sparse_solver.engines import REGISTRY
     from sparse_solver.engines.batched import BatchNumeric, ready
+    from sparse_solver.planning import Step
 
     seen, depth, lock, wrapped = Counts(), threading.local(), threading.Lock(), set()
 
@@ -114,6 +134,23 @@ def counts(monkeypatch, clean) -> Counts:
             seen.factorisations += numeric.items
             seen._numerics.append(weakref.ref(numeric))
 
+    def step_forward(step, values, b, kept, inner=Step.forward):
+        verdict, store, x = inner(step, values, b, kept)
+        with lock:
+            if verdict >= 0:
+                solved(x)
+            if verdict >= 0 and store is not kept:
+                seen.factorisations += 1
+                seen._numerics.append(tie(store))
+        return verdict, store, x
+
+    def step_backward(step, *args, inner=Step.backward):
+        found = inner(step, *args)
+        with lock:
+            if found is not None:
+                solved(found[1])
+        return found
+
     warming: list[bool] = []  # what compiles the kernels is no work
 
     def warm_up(dtype, inner=ready._use_everything) -> None:
@@ -123,6 +160,8 @@ def counts(monkeypatch, clean) -> Counts:
 
     monkeypatch.setattr(ready, "_use_everything", warm_up)
     monkeypatch.setattr(BatchNumeric, "__init__", factored_batch)
+    monkeypatch.setattr(Step, "forward", step_forward)
+    monkeypatch.setattr(Step, "backward", step_backward)
     for cls in {type(engine) for engine in REGISTRY.values()}:
         wrap(cls, "analyze", analysed)
         wrap(cls, "factorize", factored)

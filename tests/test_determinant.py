@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse as sp
 import torch
 from cases import BY_NAME, DTYPES, grid
-from conformance import ENGINES, each_case, each_dtype, system
+from conformance import GENERAL, each_case, each_dtype, system
 from reference import LAYOUTS, assert_same_pattern, assert_says, stored, to_layout, wide
 from small import EXACT, KINDS, small
 from torch.autograd import gradcheck, gradgradcheck
@@ -21,7 +21,7 @@ from sparse_solver.engines.triangles import determinant
 from sparse_solver.planning import answers
 
 f64 = torch.float64
-ANY_MATRIX = [e for e in ENGINES if e != "multifrontal"]  # which takes definite ones only
+ANY_MATRIX = GENERAL
 each_exact = pytest.mark.parametrize("dtype", EXACT, ids=["float64", "complex128"])
 each_kind = pytest.mark.parametrize("kind", KINDS)
 

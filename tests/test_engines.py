@@ -200,7 +200,7 @@ IMPORT = """
     for name in ("numba", "pyamg", "matplotlib"):
         assert name not in sys.modules, f"{name} was loaded at import"
     for engine in ("auto", *(row.name for row in ss.engines() if row.available)):
-        compiled = engine == "multifrontal"  # for each type of numbers
+        compiled = engine in ("multifrontal", "simplicial")  # for each type of numbers
         for dtype in (torch.float64,) if compiled else (torch.float32, torch.complex128):
             A = torch.eye(3, dtype=dtype).to_sparse_coo() * 2
             x = ss.solve(A, torch.ones(3, dtype=dtype), method=ss.Direct(engine=engine))

@@ -14,6 +14,7 @@ from conformance import (
     each_engine_for_definite,
     some_case,
     system,
+    widest,
     words,
 )
 from reference import assert_solves, op, wide
@@ -177,7 +178,7 @@ def test_8_two_threads_on_one_pattern(engine):
 
 @each_engine_for_definite
 def test_8_two_threads_on_one_factor(engine):
-    A, D, b = system(BY_NAME["spd_grid"], torch.complex128, 3)
+    A, D, b = system(BY_NAME["spd_grid"], widest(engine), 3)
     F = ss.factorize(A, method=ss.Direct(engine=engine))
     start = threading.Barrier(2)
 
@@ -194,7 +195,7 @@ def test_8_two_threads_on_one_factor(engine):
 
 @each_engine_for_definite
 def test_op_flags_agree_with_the_views(engine):
-    A, D, b = system(some_case(engine), torch.complex128)
+    A, D, b = system(some_case(engine), widest(engine))
     method = ss.Direct(engine=engine)
     for mode, view in (({"transpose": True}, A.mT), ({"adjoint": True}, A.mH)):
         x = ss.solve(A, b, method=method, **mode)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import BY_NAME, grid
-from conformance import ENGINES, each_dtype, system
+from conformance import GENERAL, each_dtype, system
 from reference import assert_says, wide
 from small import EXACT, small
 from torch.autograd import gradcheck, gradgradcheck
@@ -18,7 +18,7 @@ from sparse_solver.planning import halves
 from sparse_solver.planning.halves import Halves
 
 f64 = torch.float64
-ANY_MATRIX = [e for e in ENGINES if e != "multifrontal"]  # which takes definite ones only
+ANY_MATRIX = GENERAL
 each_exact = pytest.mark.parametrize("dtype", EXACT, ids=["float64", "complex128"])
 DEFINITE = pytest.mark.parametrize("name", ["spd_grid", "spd_zeros", "spd_badly_scaled", "arrow"])
 

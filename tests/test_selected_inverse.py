@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import BY_NAME, grid
-from conformance import ENGINES, each_case, each_dtype, system
+from conformance import GENERAL, each_case, each_dtype, system
 from reference import wide
 from small import EXACT, KINDS, small
 from torch.autograd import gradcheck, gradgradcheck
@@ -16,7 +16,7 @@ import sparse_solver as ss
 from sparse_solver.planning import answers, blocks
 
 f64 = torch.float64
-ANY_MATRIX = [e for e in ENGINES if e != "multifrontal"]  # which takes definite ones only
+ANY_MATRIX = GENERAL
 pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # of vmap
 each_exact = pytest.mark.parametrize("dtype", EXACT, ids=["float64", "complex128"])
 each_kind = pytest.mark.parametrize("kind", KINDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .engines import REGISTRY, batched
+from .engines import REGISTRY, batched, simplicial
 from .engines.multifrontal import ready
 from .planning import passes
 
@@ -14,7 +14,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m sparse_solver", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     warmup = commands.add_parser(
-        "warmup", help="compile the multifrontal engine, the kernels of batches and the passes"
+        "warmup",
+        help="compile the multifrontal and simplicial engines, the kernels of batches and the passes",
     )
     dtypes = REGISTRY["multifrontal"].dtypes
     warmup.add_argument("dtypes", nargs="*", default=["float64"], help=f"of {', '.join(dtypes)}")
@@ -36,6 +37,10 @@ def main() -> None:
         before = batched.state(dtype)
         batched.warm_up(dtype)
         print(f"{dtype}, batches: {before}, ready")
+        before = simplicial.state(dtype)
+        if dtype in REGISTRY["simplicial"].dtypes:
+            simplicial.warm_up(dtype)
+            print(f"{dtype}, small definite matrices: {before}, ready")
         before = passes.state(dtype)
         passes.warm_up(dtype)
         print(f"{dtype}, passes: {before}, ready")

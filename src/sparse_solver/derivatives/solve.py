@@ -107,12 +107,14 @@ def _conjugate(a: np.ndarray) -> np.ndarray:
 
 
 def _gradient_numbers(
-    lam: np.ndarray, x: np.ndarray, token: Tensor, i: np.ndarray, j: np.ndarray, vector: bool
+    lam: np.ndarray, x: np.ndarray, token: Tensor, i: np.ndarray, j: np.ndarray, trans: bool
 ) -> np.ndarray:
-    """-lambda_i conj(x_j) at the nonzeros."""
+    """-lambda_i conj(x_j) at the nonzeros (i, j): (row, column) or, if `trans`, (column, row)."""
+    vector = x.ndim == token.ndim + 1
     batch = batch_of(token) if token.ndim else None
-    if vector and not token.ndim:
-        return passes_for(x.dtype).outer(-lam, x, i, j)
+    factors = None if token.ndim else factors_of(token)
+    if vector and factors:
+        return passes_for(x.dtype).outer(factors[0].planner.pattern, lam, x, trans)
     if batch is None or batch[1] is not None:
         return outer_numbers(-lam, x, i, j, vector)
     kept = 1 if vector else 2
@@ -234,24 +236,8 @@ class _Solve(Rule):
     def backward(ctx, g):  # type: ignore[no-untyped-def]
         if g is None:
             return (None,) * 8
-        values, x, token, rows, cols = ctx.saved_tensors
-        how = ctx.pattern, ctx.how, not ctx.trans
-        vector = x.ndim == values.ndim
-        A_bar = None
-        if not torch.is_grad_enabled() and is_plain(g) and g.is_cpu:
-            # No graph to build: the same two lines as below on bare numbers.
-            lam = _conjugate(_solve_numbers(values, _conjugate(numbers(g)), token, *how))
-            if ctx.needs_input_grad[0]:
-                i, j = (cols, rows) if ctx.trans else (rows, cols)
-                places = i.numpy(), j.numpy()
-                A_bar = torch.from_numpy(_gradient_numbers(lam, numbers(x), token, *places, vector))
-            return A_bar, torch.from_numpy(lam), None, None, None, None, None, None
-        # A^H lambda = g  <=>  A^T conj(lambda) = conj(g)
-        lam = _Solve.apply(values, g.conj(), token, rows, cols, *how).conj()
-        if ctx.needs_input_grad[0]:
-            i, j = (cols, rows) if ctx.trans else (rows, cols)
-            A_bar = sampled_outer(-lam, x, i, j, vector=vector)
-        return A_bar, lam, None, None, None, None, None, None
+        given = *ctx.saved_tensors, ctx.pattern, ctx.how, ctx.trans, ctx.needs_input_grad[0]
+        return *adjoint(g, *given), *(None,) * 6
 
     @staticmethod
     def jvp(ctx, dA, db, *_):  # type: ignore[no-untyped-def]
@@ -285,6 +271,36 @@ class _Solve(Rule):
             for t, d in ((values, dv), (b, db), (token, dt))
         )
         return _Solve.apply(values, b, token, *rest), 0
+
+
+def adjoint(
+    g: Tensor,
+    values: Tensor,
+    x: Tensor,
+    token: Tensor,
+    rows: Tensor,
+    cols: Tensor,
+    pattern: int,
+    how: str,
+    trans: bool,
+    wanted: bool,
+) -> tuple[Tensor | None, Tensor]:
+    """(A_bar if `wanted`, b_bar) of `_Solve` for the gradient g of x."""
+    vector, A_bar = x.ndim == values.ndim, None
+    i, j = (cols, rows) if trans else (rows, cols)
+    if not torch.is_grad_enabled() and is_plain(g) and g.is_cpu and fwAD._current_level < 0:
+        # No graph to build: the same two lines as below on bare numbers.
+        lam_numbers = _solve_numbers(values, _conjugate(numbers(g)), token, pattern, how, not trans)
+        lam_numbers = _conjugate(lam_numbers)
+        if wanted:
+            places = i.numpy(), j.numpy()
+            A_bar = torch.from_numpy(_gradient_numbers(lam_numbers, numbers(x), token, *places, trans))
+        return A_bar, torch.from_numpy(lam_numbers)
+    # A^H lambda = g  <=>  A^T conj(lambda) = conj(g)
+    lam = _Solve.apply(values, g.conj(), token, rows, cols, pattern, how, not trans).conj()
+    if wanted:
+        A_bar = sampled_outer(-lam, x, i, j, vector=vector)
+    return A_bar, lam
 
 
 def _admit() -> None:

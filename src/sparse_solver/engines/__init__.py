@@ -5,6 +5,7 @@ from .multifrontal import Multifrontal
 from .multifrontal.ready import state as compiled
 from .multifrontal.ready import warm_up
 from .rslab import Rslab
+from .simplicial import Simplicial
 from .superlu import SuperLU
 from .triangles import Triangles
 
@@ -19,4 +20,6 @@ __all__ = [
     "warm_up",
 ]
 
-REGISTRY: dict[str, Engine] = {engine.name: engine for engine in (Multifrontal(), Rslab(), SuperLU())}
+REGISTRY: dict[str, Engine] = {
+    engine.name: engine for engine in (Simplicial(), Multifrontal(), Rslab(), SuperLU())
+}

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..derivatives.step import quick
 from ..errors import NonFiniteError, code_of
 from ..info import Info
 from ..matrix import SparseMatrix
@@ -117,6 +118,10 @@ def solve(
     tensor([-0.4000, -1.2000, -0.2000, -0.6000])
     """
     augmented = constraints is not None or nullspace is not None
+    if fixed is None and not (augmented or adjoint or transpose):
+        x = quick(A, b, assume, method)
+        if x is not None:
+            return x
     if is_list(A):
         check_lists(A, b, fixed, augmented)  # type: ignore[arg-type]
         modes = {"adjoint": adjoint, "transpose": transpose}

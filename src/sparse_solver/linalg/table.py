@@ -44,7 +44,7 @@ def engines() -> EngineTable:
     --------
     >>> import sparse_solver as ss
     >>> [e.name for e in ss.engines()]
-    ['multifrontal', 'rslab', 'superlu']
+    ['simplicial', 'multifrontal', 'rslab', 'superlu']
     """
     return EngineTable(
         EngineEntry(name, e.why_not() is None, e.why_not(), e.dtypes, e.devices, e.kinds, dict(e.paths))

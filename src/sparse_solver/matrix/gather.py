@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.autograd.forward_ad as fwAD
 from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 from torch import Tensor
 
@@ -20,9 +21,11 @@ from .plain import is_plain, numbers
 from .rule import Rule
 from .threads import by_parts
 
+_is_compiling = torch.compiler.is_compiling
+_compiled: dict[str, Any] = {}  # loops by the dtype's character, from `use_compiled`
 _FEW = 20_000  # triplets up to which torch's operation costs less than a rule of our own
 
-__all__ = ["Slots", "gather", "scatter_sum"]
+__all__ = ["Slots", "gather", "scatter_sum", "use_compiled"]
 
 
 class Slots:
@@ -37,9 +40,10 @@ class Slots:
     """
 
     def __init__(self, index: Tensor, size: int) -> None:
-        self.index, self.size = index, size
+        self.index, self.size, self.count = index, size, len(index)
         self._incidence: tuple[np.ndarray, np.ndarray] | None = None
         self._ones: dict[np.dtype, np.ndarray] = {}
+        self._narrow: np.ndarray | None = None
         self._devices: dict[torch.device, Tensor] = {}
         self._zeros: dict[torch.dtype, Tensor] = {}
 
@@ -67,8 +71,15 @@ class Slots:
             order = np.argsort(index, kind="stable")
             pointer = np.zeros(self.size + 1, dtype=np.int64)
             np.cumsum(np.bincount(index, minlength=self.size), out=pointer[1:])
-            self._incidence = pointer, order
+            kind = np.int32 if max(len(order), self.size) < 2**31 else np.int64
+            self._incidence = pointer.astype(kind), order.astype(kind)
         pointer, order = self._incidence
+        compiled = _compiled.get(triplets.dtype.char)
+        if compiled is not None and pointer.itemsize == 4:
+            out = np.empty(self.size, triplets.dtype)
+            given = pointer.view(np.uint32), order.view(np.uint32), triplets, out
+            by_parts(self.size, len(order), lambda start, stop: compiled.sum(*given, start, stop))
+            return out
         ones = self._ones.get(triplets.dtype)
         if ones is None:
             ones = self._ones.setdefault(triplets.dtype, np.ones(len(order), triplets.dtype))
@@ -80,6 +91,23 @@ class Slots:
 
         by_parts(self.size, len(order), rows)
         return out
+
+    def take(self, values: np.ndarray) -> np.ndarray | None:
+        """Of `values` (nnz,) those at the places, (m,), by a compiled loop; None if there is none."""
+        compiled = _compiled.get(values.dtype.char)
+        if compiled is None or max(self.count, self.size) >= 2**31:
+            return None
+        if self._narrow is None:
+            self._narrow = self.index.numpy().astype(np.uint32)
+        out = np.empty(self.count, values.dtype)
+        given = self._narrow, np.ascontiguousarray(values), out
+        by_parts(self.count, self.count, lambda start, stop: compiled.take(*given, start, stop))
+        return out
+
+
+def use_compiled(dtype: str, loops: Any) -> None:
+    """Use compiled loops, with functions `sum` and `take`, for this dtype (its character)."""
+    _compiled[dtype] = loops
 
 
 def _scatter(t: Tensor, slots: Slots) -> Tensor:
@@ -117,7 +145,7 @@ class _ScatterSum(Rule):
 class _Gather(Rule):
     @staticmethod
     def forward(v: Tensor, slots: Slots) -> Tensor:
-        return v.index_select(-1, slots.on(v.device))
+        return _read(v, slots)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: Tensor) -> None:
@@ -139,10 +167,10 @@ class _Gather(Rule):
 def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
     """Sum triplets by place: t (*B, m) -> (*B, nnz). Differentiable to any order."""
     # A compiler differentiates and fuses torch's own operation.
-    if torch.compiler.is_compiling():
+    if _is_compiling():
         return _index_add(t, slots)
-    if t.shape[-1] <= _FEW:
-        if t.ndim == 1 and t.is_cpu and is_plain(t):
+    if slots.count <= _FEW:
+        if t.dim() == 1 and is_plain(t) and t.is_cpu:
             return slots.zeros(t.dtype).index_add(0, slots.index, t)
         return _index_add(t, slots)
     return _ScatterSum.apply(t, slots)
@@ -150,7 +178,14 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
 
 def gather(v: Tensor, slots: Slots) -> Tensor:
     """Read places: v (*B, nnz) -> (*B, m). Differentiable to any order."""
-    index = slots.on(v.device)
-    if index.shape[0] <= _FEW or torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return v.index_select(-1, index)
-    return _Gather.apply(v, slots)
+    if slots.count <= _FEW or torch.compiler.is_compiling():
+        return v.index_select(-1, slots.on(v.device))
+    return _Gather.apply(v, slots) if torch.is_grad_enabled() else _read(v, slots)
+
+
+def _read(v: Tensor, slots: Slots) -> Tensor:
+    if v.ndim == 1 and v.is_cpu and is_plain(v) and fwAD._current_level < 0:
+        found = slots.take(numbers(v))
+        if found is not None:
+            return torch.from_numpy(found)
+    return v.index_select(-1, slots.on(v.device))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import weakref
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,10 @@ __all__ = ["Pattern", "pattern_of"]
 _UNIONS = 8  # remembered of one pattern
 _handles = itertools.count(1)
 _alive: weakref.WeakValueDictionary[int, Pattern] = weakref.WeakValueDictionary()
+
+
+def _nothing() -> None:
+    """What a dead weak reference gives when called."""
 
 
 class Pattern:
@@ -81,6 +85,7 @@ class Pattern:
     rows: Tensor
     cols: Tensor
     _slots: Slots | None  # None: triplets came in canonical order, without duplicates
+    _with: Callable[[Tensor], SparseMatrix]  # a matrix of values that fit, see `sparse_matrix`
     handle: int  # an integer name, by which compiled graphs refer to the pattern
 
     def __init__(self, rows: Any, cols: Any, shape: Sequence[int]) -> None:
@@ -104,6 +109,7 @@ class Pattern:
         self._slots = None
         self._unions: dict[int, Pattern] = {}  # by the other's handle, which is never used twice
         self.derived: dict[int, Any] = {}  # what layers above keep about this structure
+        self.recent: Callable[[], Any] = _nothing  # where they find what a repeated step needs
         self._devices: dict[torch.device, tuple[Tensor, Tensor]] = {}
         self.handle = next(_handles)
         _alive[self.handle] = self
@@ -130,15 +136,14 @@ class Pattern:
         SparseMatrix
             With values of shape (*B, nnz); differentiable to any order.
         """
-        from .sparse_matrix import SparseMatrix
-
-        m = self.nnz if self._slots is None else self._slots.index.shape[0]
-        if values.ndim == 0 or values.shape[-1] != m:
+        slots = self._slots
+        m = self.nnz if slots is None else slots.count
+        if values.dim() == 0 or values.shape[-1] != m:
             raise ValueError(
                 f"values has shape {tuple(values.shape)}; this pattern was built from {m} "
                 f"triplets, so values must have shape (..., {m})"
             )
-        return SparseMatrix(self, values if self._slots is None else scatter_sum(values, self._slots))
+        return self._with(values if slots is None else scatter_sum(values, slots))
 
     def indices(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """`rows` and `cols` on `device`, copied there once."""
@@ -156,6 +161,16 @@ class Pattern:
         wide = max(self.nnz, *self.shape) >= 2**31
         kind = np.int64 if wide else np.int32
         return self.indptr.astype(kind), self.cols.numpy().astype(kind)
+
+    @cached_property
+    def unsigned(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
+        """`csr` and `diagonal` as uint32, in which -1 is the largest number: what compiled loops read;
+        None where they don't fit.
+        """
+        if max(self.nnz, *self.shape) >= 2**31:
+            return None
+        pointer, cols = (a.view(np.uint32) for a in self.csr)
+        return pointer, cols, self.diagonal.astype(np.int32).view(np.uint32)
 
     @cached_property
     def _transposition(self) -> tuple[Pattern, np.ndarray]:
@@ -198,6 +213,19 @@ class Pattern:
         """
         upper = np.flatnonzero(self.cols.numpy() >= self.rows.numpy())
         return upper, self.transposed_order[upper]
+
+    @property
+    def mates(self) -> np.ndarray | None:
+        """(nnz,) uint32: the nonzero at (j, i) for each (i, j), or None unless `is_symmetric` was found
+        true before; it is not looked into for this.
+        """
+        if not self.__dict__.get("is_symmetric", False) or self.unsigned is None:
+            return None
+        return self._mates
+
+    @cached_property
+    def _mates(self) -> np.ndarray:
+        return self.transposed_order.astype(np.uint32)
 
     @cached_property
     def diagonal(self) -> np.ndarray:

@@ -6,10 +6,15 @@ from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
+import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-__all__ = ["conjugate", "is_plain", "numbers", "outside_transforms", "refuse_compiling"]
+__all__ = ["are_ordinary", "conjugate", "is_plain", "numbers", "outside_transforms", "refuse_compiling"]
+
+# Looked up once: on cold caches each look takes as long as what is done with it.
+_keys, _modes = torch._C._dispatch_keys, torch._C._len_torch_dispatch_stack
+_transforms, _inference = torch._C._are_functorch_transforms_active, torch.is_inference_mode_enabled
 
 _WRAPPERS = ("FuncTorchBatched", "FuncTorchGradWrapper", "Python", "Functionalize", "Batched")
 _WRAPPED = 0  # bits of a tensor's dispatch keys that tell that it stands for something else
@@ -23,10 +28,22 @@ def is_plain(t: Tensor) -> bool:
     False inside torch.func transforms, under tracing and fake tensors, and for tensor subclasses:
     there the numbers must be reached through the dispatcher.
     """
+    return not _keys(t).raw_repr() & _WRAPPED and not _transforms() and not _modes()
+
+
+_ORDINARY = _keys(torch.empty(0, device="cpu")).raw_repr()
+
+
+def are_ordinary(s: Tensor, t: Tensor) -> bool:
+    """Whether both are dense numbers on the host and nothing but autograd, in reverse, watches: what
+    `is_plain` says, no lazy conjugate, no inference mode, no dual numbers.
+    """
     return (
-        not torch._C._dispatch_keys(t).raw_repr() & _WRAPPED
-        and not torch._C._are_functorch_transforms_active()
-        and torch._C._len_torch_dispatch_stack() == 0
+        _keys(s).raw_repr() == _keys(t).raw_repr() == _ORDINARY
+        and not _transforms()
+        and not _modes()
+        and not _inference()
+        and fwAD._current_level < 0
     )
 
 

@@ -346,10 +346,19 @@ def _flatten(A: SparseMatrix) -> tuple[list[Tensor], Pattern]:
 
 def _unflatten(leaves: Any, pattern: Pattern) -> SparseMatrix:
     # Transforms put placeholders where tensors were, so nothing may be checked here.
+    (values,) = leaves
+    return _on(pattern, values)
+
+
+def _on(pattern: Pattern, values: Tensor) -> SparseMatrix:
+    """Values on a pattern of which it is known that they fit."""
     A = SparseMatrix.__new__(SparseMatrix)
-    A._pattern, (A._values,) = pattern, leaves
+    A._pattern, A._values = pattern, values
     A._base, A._conjugate = None, False
     return A
+
+
+Pattern._with = _on  # type: ignore[method-assign, assignment]
 
 
 torch.utils._pytree.register_pytree_node(

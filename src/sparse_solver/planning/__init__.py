@@ -3,12 +3,13 @@
 from .answers import Singular, chain, factored_or_singular, slogdet
 from .batch import BatchFactored
 from .batch_answers import chains, slogdets
-from .cache import clear_cache, obtain, planner_for, planner_of
+from .cache import clear_cache, obtain, planner_for, planner_of, touch
 from .factored import Factored
 from .halves import halves
 from .method import ASSUMPTIONS, Direct, decode
 from .passes import passes_for
 from .planner import Planner
+from .step import Step
 
 __all__ = [
     "ASSUMPTIONS",
@@ -17,6 +18,7 @@ __all__ = [
     "Factored",
     "Planner",
     "Singular",
+    "Step",
     "chain",
     "chains",
     "clear_cache",
@@ -29,4 +31,5 @@ __all__ = [
     "planner_of",
     "slogdet",
     "slogdets",
+    "touch",
 ]

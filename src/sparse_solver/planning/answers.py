@@ -23,7 +23,7 @@ import numpy as np
 from ..engines import REGISTRY, Declined, Numeric, compiled
 from ..errors import InaccurateSolveError, SingularMatrixError
 from . import blocks
-from .choose import Choice, choices, explicit_first, is_opaque
+from .choose import Choice, choices, explicit_first, is_for_definite, is_opaque
 from .conditioning import random_vector
 from .equations import Equations
 from .factored import Factored
@@ -115,7 +115,7 @@ def _candidates(f: Factored, kind: str) -> list[Choice]:
         kind = planner.kind(eq.values, True)
     order = explicit_first(choices(n, eq.pattern.nnz, kind, dtype), n, kind, dtype, compiled(dtype))
     found = [c for c in order if not is_opaque(c)]
-    if found[0].engine == "multifrontal" and not planner.may_be_definite(kind, eq):
+    if is_for_definite(found[0].engine) and not planner.may_be_definite(kind, eq):
         del found[0]
     if REGISTRY["rslab"].why_not() is None and all(c.path != "klu" for c in found):
         found.append(Choice("rslab", "klu", "hands out its factors"))

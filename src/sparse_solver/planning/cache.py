@@ -10,36 +10,47 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 
 import numpy as np
+from torch import Tensor
 
 from ..matrix import Pattern
 from ..matrix.convert import forget
 from .factored import Factored
 from .method import decode
 from .planner import Planner, Spare
+from .step import Step, step_of
 
-__all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for", "planner_of"]
+__all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for", "planner_of", "touch"]
 
 PATTERNS = 8
 _FIRST = 512
 
 
 class _Slot:
-    """A planner and the latest factor it made, for one (assume, method) and dtype."""
+    """A planner and the latest factor it made, for one (assume, method) and dtype.
 
-    __slots__ = ("factored", "planner")
+    Where whole steps are compiled, `step` makes them; the latest factor is in `store` then, and
+    `factored` is None or the same one. Such a slot is its pattern's `recent`.
+    """
+
+    __slots__ = ("__weakref__", "factored", "planner", "step", "store")
 
     def __init__(self, planner: Planner) -> None:
         self.planner = planner
         self.factored: Factored | None = None
+        self.step: Step | None = None
+        self.store: Tensor | None = None
 
 
 _slots: OrderedDict[Pattern, dict[tuple[str, np.dtype], _Slot]] = OrderedDict()
 # Held for dictionary operations only, never while anything is freed, factored or solved. Re-entrant,
 # because even these may start a garbage collection, and a finaliser may solve.
 _lock = threading.RLock()
+_latest: Callable[[], object] | None = None  # the slot used last, if a compiled step used it
 
 
 def clear_cache() -> None:
@@ -60,9 +71,13 @@ def clear_cache() -> None:
 
 
 def _slot(pattern: Pattern, how: str, dtype: np.dtype) -> _Slot:
+    global _latest
+    _latest = None
     with _lock:
         slot = _slots.get(pattern, {}).get((how, dtype))
         if slot is not None:
+            if slot.step is not None:
+                pattern.recent = weakref.ref(slot)
             _slots.move_to_end(pattern)
             return slot
     fresh: dict[tuple[str, np.dtype], _Slot] = {}
@@ -74,6 +89,16 @@ def _slot(pattern: Pattern, how: str, dtype: np.dtype) -> _Slot:
             dropped = _slots.popitem(last=False)
     del dropped
     return slot
+
+
+def touch(pattern: Pattern) -> None:
+    """Note that `pattern.recent` was used."""
+    global _latest
+    if _latest is not pattern.recent:
+        _latest = pattern.recent
+        with _lock:
+            if pattern in _slots:
+                _slots.move_to_end(pattern)
 
 
 def planner_of(pattern: Pattern, how: str, dtype: np.dtype) -> Planner:
@@ -105,18 +130,41 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray, explicit: bool = Fals
     if not decode(how)[1].reuse:
         return Factored(planner_for(pattern, how), values.copy(), None, explicit)
     slot = _slot(pattern, how, values.dtype)
-    kept = slot.factored
+    kept, step, store = slot.factored, slot.step, slot.store
+    if kept is None and step is not None and store is not None:
+        kept = slot.factored = step.factored(store)
     if kept is not None and _same(kept.equations.values, values):
         return kept
-    slot.factored = None
+    slot.factored = slot.step = slot.store = None
     alone = kept is not None and _references(kept) <= _alone()
     spare = Spare(kept.attempt) if alone else None  # type: ignore[union-attr]
-    kept = None  # now the spare alone holds it, if anything does
-    factored = Factored(slot.planner, values.copy(), spare, explicit)
-    slot.factored = factored
+    room = _room(kept) if alone else None  # type: ignore[arg-type]
+    kept = store = None  # now the spare alone holds it, if anything does
+    factored = Factored(slot.planner, _copied(values, room), spare, explicit)
+    slot.factored, slot.step = factored, step_of(factored, step)
+    if slot.step is not None:
+        slot.store = slot.step.store_of(factored)
+        pattern.recent = weakref.ref(slot)
     if spare is None:  # what takes another's place takes no more than that
         _limit(slot)
     return factored
+
+
+def _room(kept: Factored) -> np.ndarray | None:
+    """The memory of its snapshot, if nobody but `kept`, which goes, has it: fresh pages take longer to
+    be had than numbers to be copied.
+    """
+    alone = _alone()
+    if _references(kept.equations) > alone or _references(kept.equations.values) > alone:
+        return None
+    return kept.equations.values if kept.equations.values.base is None else None
+
+
+def _copied(values: np.ndarray, room: np.ndarray | None) -> np.ndarray:
+    if room is None or room.shape != values.shape or room.dtype != values.dtype:
+        return values.copy()
+    np.copyto(room, values)
+    return room
 
 
 def _same(kept: np.ndarray, values: np.ndarray) -> bool:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..engines import REGISTRY, Engine
+import numpy as np
 
-__all__ = ["Choice", "Future", "Work", "choices", "explicit_first", "is_for_klu", "is_small"]
+from ..engines import REGISTRY, Engine
+from ..matrix import Pattern
+
+__all__ = ["Choice", "Future", "Work", "choices", "explicit_first", "is_for_definite", "is_for_klu"]
+__all__ += ["is_small", "may_be_simplicial", "refusal", "simplicial_uses"]
 
 _SMALL = 60  # unknowns up to which KLU's low overhead wins whatever the structure
 _MODEST = 5000  # up to here KLU's analysis, the cheapest, is asked first
@@ -42,6 +46,12 @@ _WORTH_COMPILING = 20_000  # unknowns from which entries of the inverse by other
 _PROMISE = 20  # factorisations that an explicit plan stands for
 
 
+# Small definite matrices, for which a step is one compiled call: unknowns and flops up to which its
+# plain loops win; factorisations on a pattern before that is worth planning, loading, compiling.
+_SIMPLICIAL, _SIMPLICIAL_FLOPS = 5000, 8e5
+_SIMPLICIAL_USES = {"compiled": 50, "loaded": 200, "on disk": 1000, "cold": 20_000}
+
+
 @dataclass(frozen=True)
 class Future:
     """What is known of the factorisations on a pattern.
@@ -54,11 +64,46 @@ class Future:
         Whether the user made a plan, and so will come back.
     compiled : {"loaded", "cached", "cold"}
         The own kernels, for this element type.
+    simplicial : {"compiled", "loaded", "on disk", "cold"}
+        The loops for small definite matrices, likewise.
     """
 
     uses: int = 0
     promised: bool = False
     compiled: str = "cold"
+    simplicial: str = "cold"
+
+
+def may_be_simplicial(n: int, dtype: str, work: Work | None = None) -> bool:
+    """Whether the loops for small definite matrices could ever be the choice."""
+    if n > _SIMPLICIAL or dtype not in REGISTRY["simplicial"].dtypes:
+        return False
+    return work is None or work.flops <= _SIMPLICIAL_FLOPS
+
+
+def simplicial_uses(state: str) -> int:
+    """Factorisations on one pattern from which on they are worth it, as far as they are compiled."""
+    return _SIMPLICIAL_USES[state]
+
+
+def is_for_definite(engine: str) -> bool:
+    """Whether an engine factors definite matrices alone, and gives up on others."""
+    return "general" not in REGISTRY[engine].kinds
+
+
+def refusal(pattern: Pattern, kind: str, dtype: np.dtype, asked: str) -> Exception:
+    """What to raise where no engine, or not the one `asked` for, factors such matrices."""
+    if asked in REGISTRY and REGISTRY[asked].why_not() is None:
+        what = f"this one (shape {pattern.shape}, {dtype})"
+        if dtype.name not in REGISTRY[asked].dtypes:
+            known = " and ".join(REGISTRY[asked].dtypes)
+            text = f"engine={asked!r} factors {known}, not {what}"
+            return ValueError(f"{text}. Leave the choice to method=Direct()")
+        if is_for_definite(asked):
+            text = f"engine={asked!r} factors matrices with A = A^H; {what} is {kind}"
+            return ValueError(f"{text}. Leave the choice to method=Direct()")
+    why = {name: e.why_not() for name, e in REGISTRY.items()}
+    return RuntimeError(f"no engine can factor {dtype.name} here (engine={asked!r}): {why}")
 
 
 def is_small(n: int) -> bool:
@@ -136,12 +181,18 @@ def choices(
     dense kernels.
     """
     found: list[Choice] = []
+    why: str | None
     future = future or Future()
     usable = [
         name
         for name, e in REGISTRY.items()
         if engine in ("auto", name) and e.why_not() is None and _factors(e, kind, dtype)
     ]
+    if engine == "simplicial" in usable:
+        found.append(Choice("simplicial", "ldlt", "engine='simplicial' was asked for"))
+    elif "simplicial" in usable and _simplicial(n, dtype, work, future):
+        why = f"factorisation {future.uses + 1} on this small pattern: a step is one compiled call"
+        found.append(Choice("simplicial", "ldlt", why))
     if "multifrontal" in usable:
         why = _cholesky(n, work, future) if engine == "auto" else "engine='multifrontal' was asked for"
         if why:
@@ -174,6 +225,12 @@ def _cholesky(n: int, work: Work | None, future: Future) -> str | None:
     if future.promised:
         return f"a plan promises reuse, {each}: own Cholesky"
     return f"factorisation {future.uses + 1} on this pattern, {each}: own Cholesky"
+
+
+def _simplicial(n: int, dtype: str, work: Work | None, future: Future) -> bool:
+    if work is None or future.promised or not may_be_simplicial(n, dtype, work):
+        return False
+    return future.uses >= _SIMPLICIAL_USES[future.simplicial]
 
 
 def _rslab(n: int, nnz: int, kind: str, complex_: bool, work: Work | None) -> list[Choice]:

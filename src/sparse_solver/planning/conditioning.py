@@ -26,7 +26,7 @@ from .equations import Equations
 
 __all__ = ["inverse_norm", "is_dominant", "null_unknown", "probe", "probe_limit", "random_vector"]
 
-_MARGIN = 1e4  # units of eps above which the certificate is trusted over rounding
+MARGIN = 1e4  # units of eps above which the certificate is trusted over rounding
 _LUCK = 0.25  # eps to this power: how small a share of a null vector the probe may happen to have
 _SWEEPS = 8
 
@@ -35,7 +35,7 @@ Solve = Callable[[np.ndarray, bool], np.ndarray]
 
 def is_dominant(eq: Equations) -> bool:
     """The certificate: strictly diagonally dominant rows, with a margin above rounding."""
-    return eq.margin > _MARGIN * eq.eps * eq.norm
+    return eq.margin > MARGIN * eq.eps * eq.norm
 
 
 def random_vector(n: int) -> np.ndarray:

@@ -47,8 +47,9 @@ class Equations:
         self.n = pattern.shape[0]
         self.eps = _EPS[values.dtype.char]
         found = passes_for(values.dtype).sizes(pattern, values)
-        # Sums of |a_ij|; |a_ii|, zero where none is stored; their excess over the rest of the row
-        self.row_sums, self.diagonal, self.norm, self.margin = found
+        # Sums of |a_ij|; |a_ii|, zero where none is stored; their excess over the rest of the row;
+        # whether A = A^T exactly, if that is known
+        self.row_sums, self.diagonal, self.norm, self.margin, self.mirrored = found
         if not math.isfinite(self.norm):
             self._raise_non_finite()
 
@@ -92,6 +93,7 @@ class Equations:
         self, x: np.ndarray, b: np.ndarray, transposed: bool
     ) -> tuple[np.ndarray, float, float, float]:
         given = self.pattern, self.values, self.diagonal
+        transposed = transposed and not self.mirrored
         return passes_for(x.dtype).residual(*given, x, b, transposed)
 
     def judge(self, x: np.ndarray, b: np.ndarray, transposed: bool) -> tuple[np.ndarray, bool, float]:

@@ -53,6 +53,14 @@ class Factored:
         if len(self.equations.row_sums):
             self.kind, self.attempt = planner.factorize(self.equations, spare, explicit)
 
+    @classmethod
+    def known(cls, planner: Planner, values: np.ndarray, kind: str, attempt: Attempt) -> Factored:
+        """Around an attempt that was judged already."""
+        self = cls.__new__(cls)
+        self.planner, self.equations = planner, Equations(planner.pattern, values)
+        self.steps, self.residual, self.kind, self.attempt, self.notes = 0, None, kind, attempt, {}
+        return self
+
     def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
         """x with A x = b, or A^T x = b, for b of shape (n,) or (n, k), this dtype.
 

@@ -9,11 +9,24 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engines import REGISTRY, Declined, Numeric, Symbolic, compiled, warm_up
+from ..engines import REGISTRY, Declined, Numeric, Symbolic, compiled, simplicial, warm_up
 from ..errors import InaccurateSolveError, NotPositiveDefiniteError, SingularMatrixError
 from ..info import Info
 from ..matrix import Pattern
-from .choose import Choice, Future, Work, choices, explicit_first, is_for_klu, is_opaque, is_small
+from .choose import (
+    Choice,
+    Future,
+    Work,
+    choices,
+    explicit_first,
+    is_for_definite,
+    is_for_klu,
+    is_opaque,
+    is_small,
+    may_be_simplicial,
+    refusal,
+    simplicial_uses,
+)
 from .conditioning import inverse_norm, is_dominant, null_unknown, probe, random_vector
 from .definite import first_bad_minor
 from .equations import NORMWISE, Equations
@@ -85,8 +98,9 @@ class Planner:
         self.lanes: Any = None  # how batches on this pattern are eliminated, if any came
         self._sound = False
         asked = REGISTRY.get(method.engine)
-        picky = asked is not None and "general" not in asked.kinds
-        self._kind_matters = picky or not is_small(pattern.shape[0])
+        self._is_picky = asked is not None and is_for_definite(asked.name)
+        self._kind_matters = self._is_picky or not is_small(pattern.shape[0])
+        self._look = simplicial_uses("compiled")  # uses from which to ask what kind even so
 
     @property
     def threads(self) -> int:
@@ -118,7 +132,8 @@ class Planner:
         shape = self.pattern.shape[0], self.pattern.nnz, kind, dtype.name, self.method.engine
         future = None
         if work is not None and self.method.engine == "auto":
-            future = Future(self._uses, self.promised, compiled(dtype.name))
+            states = compiled(dtype.name), simplicial.state(dtype.name)
+            future = Future(self._uses, self.promised, *states)
         return choices(*shape, work, future)
 
     def _first_order(self, kind: str, values: np.ndarray) -> tuple[Choice, ...]:
@@ -127,7 +142,7 @@ class Planner:
             self._sound = True
         found = self._choices(kind, values.dtype)
         if not found:
-            self._refuse(kind, values.dtype)
+            raise refusal(self.pattern, kind, values.dtype, self.method.engine)
         try:
             first = self.symbolic(found[0], values)
         except Declined:
@@ -137,28 +152,27 @@ class Planner:
         work = Work(first.path, first.flops, first.nnz_factor)
         found = self._choices(kind, values.dtype, work)
         self._kind_matters = not (is_for_klu(work) and found[0].path == "klu")
-        if self._kind_matters and self.method.engine == "auto" and found[0].engine != "multifrontal":
+        if self.method.engine == "auto" and not self._is_settled(kind, values.dtype, found[0], work):
             self._works[kind, values.dtype] = work
         return found
 
+    def _is_settled(self, kind: str, dtype: np.dtype, found: Choice, work: Work) -> bool:
+        """Whether reuse can speak for no other engine."""
+        if found.engine == "simplicial":
+            return True
+        if not self._kind_matters or found.engine == "multifrontal":
+            return kind == "general" or not may_be_simplicial(self.pattern.shape[0], dtype.name, work)
+        return False
+
     def _reconsidered(self, key: tuple[str, np.dtype], found: tuple[Choice, ...]) -> tuple[Choice, ...]:
         better = self._choices(*key, self._works[key])
-        if better[0] == found[0]:
+        if better[0].engine == found[0].engine:
             return found
         log.debug("%s, %s: %s", self.pattern, key[0], better[0])
-        del self._works[key]
+        if self._is_settled(*key, better[0], self._works[key]):
+            del self._works[key]
         self._orders[key] = better
         return better
-
-    def _refuse(self, kind: str, dtype: np.dtype) -> None:
-        asked = self.method.engine
-        if asked == "multifrontal" and REGISTRY[asked].why_not() is None:
-            raise ValueError(
-                f"engine='multifrontal' factors matrices with A = A^H; this one (shape "
-                f"{self.pattern.shape}, {dtype}) is {kind}. Leave the choice to method=Direct()"
-            )
-        why = {name: e.why_not() for name, e in REGISTRY.items()}
-        raise RuntimeError(f"no engine can factor {dtype.name} here (engine={asked!r}): {why}")
 
     def symbolic(self, choice: Choice, values: np.ndarray, fresh: bool = False) -> Symbolic:
         """The analysis for `choice`, kept; made anew on these values if `fresh`."""
@@ -217,7 +231,7 @@ class Planner:
         SingularMatrixError, NotPositiveDefiniteError, InaccurateSolveError
         """
         consider(self._uses, self.pattern.nnz, eq.values.dtype)
-        kind = self.kind(eq.values, explicit)
+        kind = self.kind(eq.values, explicit, eq.mirrored)
         dominant = is_dominant(eq)
         if not dominant:
             self._check_rows(eq)
@@ -228,12 +242,25 @@ class Planner:
             attempt = self._check_regular(eq, kind, attempt)
         return kind, attempt
 
-    def kind(self, values: np.ndarray, explicit: bool = False) -> str:
+    def kind(self, values: np.ndarray, explicit: bool = False, mirrored: bool | None = None) -> str:
         """What these values make of A; not looked at where nothing depends on it."""
         matters = not is_small(self.pattern.shape[0]) if explicit else self._kind_matters
-        if self.assume == "auto" and not matters:
-            return "general"
-        return classify(self.pattern, values, self.assume)
+        if self.assume != "auto" or matters:
+            return classify(self.pattern, values, self.assume, mirrored)
+        return self._kind_of_small(values) if self._uses >= self._look else "general"
+
+    def _kind_of_small(self, values: np.ndarray) -> str:
+        """Looked at once a step in one compiled call would pay, and not again and again in vain."""
+        dtype, kind, again = values.dtype.name, "general", 2 * self._uses
+        if self.method.engine == "auto" and may_be_simplicial(self.pattern.shape[0], dtype):
+            wanted = simplicial_uses(simplicial.state(dtype))
+            if self._uses >= wanted:
+                kind = classify(self.pattern, values, "auto")
+            else:
+                again = min(again, wanted)
+        if kind == "general":
+            self._look = again
+        return kind
 
     def _check_rows(self, eq: Equations) -> None:
         if not eq.row_sums.all():
@@ -250,7 +277,7 @@ class Planner:
         order = self.order(kind, eq.values)
         self._uses += 1
         for choice in self.explicit(order, kind, eq.values.dtype) if explicit else order:
-            if choice.engine == "multifrontal" and not self.may_be_definite(kind, eq):
+            if is_for_definite(choice.engine) and not self.may_be_definite(kind, eq):
                 continue
             # On kept pivots, on the kept analysis, on an analysis of these very values.
             kept = [False] if spare is not None and spare.fits(choice) else []
@@ -263,7 +290,7 @@ class Planner:
                 except Declined as reason:
                     log.info("%s", reason)
                     reasons.append(str(reason))
-                    if choice.engine == "multifrontal":
+                    if is_for_definite(choice.engine):
                         self._not_definite(kind, eq, reason)
         index = null_unknown(eq)
         if index is not None:
@@ -276,19 +303,20 @@ class Planner:
 
     def may_be_definite(self, kind: str, eq: Equations) -> bool:
         """Whether Cholesky is worth a try: not again and again on indefinite matrices."""
-        if kind == "spd" or self.method.engine == "multifrontal":
+        if kind == "spd" or self._is_picky:
             return True
         if self._patience > 0:
             self._patience -= 1
             return False
-        at = self.pattern.diagonal
-        return self.pattern.has_full_diagonal and bool((eq.values[at].real > 0).all())
+        if not self.pattern.has_full_diagonal:
+            return False
+        return bool(eq.values.take(self.pattern.diagonal).real.min() > 0)
 
     def _not_definite(self, kind: str, eq: Equations, reason: Declined) -> None:
         """After Cholesky gave up: an error if definiteness was promised, else other engines' turn."""
         self._misses += 1
         self._patience = 2**self._misses
-        if kind != "spd" and self.method.engine != "multifrontal":
+        if kind != "spd" and not self._is_picky:
             return
         index = reason.index
         if eq.n <= _BISECTED:

@@ -9,11 +9,13 @@ from .passes import passes_for
 
 __all__ = ["classify"]
 
-_ROUNDINGS = 8  # units of eps by which mirrored entries of an assembled matrix may differ
+ROUNDINGS = 8  # units of eps by which mirrored entries of an assembled matrix may differ
 
 
-def classify(pattern: Pattern, values: np.ndarray, assume: str) -> str:
+def classify(pattern: Pattern, values: np.ndarray, assume: str, mirrored: bool | None = None) -> str:
     """The kind of A: "general", "symmetric" (A = A^T), "hermitian" (A = A^H, complex) or "spd".
+
+    `mirrored` says whether A = A^T exactly, where that is known.
 
     Raises
     ------
@@ -30,7 +32,9 @@ def classify(pattern: Pattern, values: np.ndarray, assume: str) -> str:
     if not pattern.is_symmetric:
         raise ValueError(_not_symmetric(pattern, assume))
     upper, mirror = pattern.triangles
-    if values.dtype.kind != "c" and passes_for(values.dtype).mirrored(values, upper, mirror):
+    if mirrored is None and values.dtype.kind != "c":
+        mirrored = passes_for(values.dtype).mirrored(values, upper, mirror)
+    if mirrored:
         return "spd" if assume == "spd" else "symmetric"
     above, below = values[upper], values[mirror]
     if values.dtype.kind != "c":
@@ -59,7 +63,7 @@ def _equal(pattern: Pattern, values: np.ndarray, above: np.ndarray, below: np.nd
     diagonal = np.where(pattern.diagonal < 0, 0.0, np.abs(values[pattern.diagonal]))
     root = np.sqrt(diagonal)
     scale = root[pattern.rows.numpy()[upper]] * root[pattern.cols.numpy()[upper]]
-    return bool((np.abs(above - below) <= _ROUNDINGS * eps * np.maximum(scale, np.abs(above))).all())
+    return bool((np.abs(above - below) <= ROUNDINGS * eps * np.maximum(scale, np.abs(above))).all())
 
 
 def _not_symmetric(pattern: Pattern, assume: str) -> str:

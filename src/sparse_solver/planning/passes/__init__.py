@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...engines.stamps import is_stamped, stamp
+from ...matrix.gather import use_compiled
 from . import plain
 
 __all__ = ["consider", "passes_for", "state", "warm_up"]
@@ -88,6 +89,7 @@ def warm_up(dtype: str) -> bool:
         log.info("no compiled passes: numba is missing")  # and never considered again
     else:
         found = Compiled(np.dtype(dtype))
+        use_compiled(np.dtype(dtype).char, found)
         if before == "cold":
             stamp(f"passes-{dtype}", _SOURCES)
         log.info("passes for %s: %s, ready after %.1f s", dtype, before, time.perf_counter() - start)

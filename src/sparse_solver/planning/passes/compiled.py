@@ -11,27 +11,32 @@ from .loops import compile_for
 
 __all__ = ["Compiled"]
 
+_NONE = np.empty(0, np.uint32)
+
 
 class Compiled:
     """What the module `plain` offers, with the same results."""
 
     def __init__(self, dtype: np.dtype) -> None:
         self.dtype = dtype
-        self._sizes, self._residual, self._columns, self._outer, self._mirrored = compile_for(dtype)
+        found = compile_for(dtype)
+        self._sizes, self._residual, self._columns, self._outer, self._mirrored = found[:5]
+        self.sum, self.take = found[5:]
 
     def sizes(
         self, pattern: Pattern, values: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, float, float]:
+    ) -> tuple[np.ndarray, np.ndarray, float, float, bool | None]:
         """As `plain.sizes`."""
-        pointer, at = pattern.csr[0], pattern.diagonal
-        if pointer.itemsize > 4:
+        if pattern.unsigned is None:
             return plain.sizes(pattern, values)
-        n = len(at)
+        pointer, _, at = pattern.unsigned
+        n = len(pointer) - 1
         sums, diagonal = np.empty(n, self.dtype), np.empty(n, self.dtype)
-        given = pointer, at, values, sums, diagonal
+        mates = plain.mates_of(pattern)
+        given = pointer, at, _NONE if mates is None else mates, values, sums, diagonal
         found = by_parts(n, len(values), lambda start, stop: self._sizes(*given, start, stop))
-        norm, margin = found[0] if len(found) == 1 else _joined(found, "max min")
-        return sums, diagonal, norm, margin
+        norm, margin, mirrored = found[0] if len(found) == 1 else _joined(found, "max min min")
+        return sums, diagonal, norm, margin, None if mates is None else bool(mirrored)
 
     def residual(
         self,
@@ -43,9 +48,9 @@ class Compiled:
         transposed: bool,
     ) -> tuple[np.ndarray, float, float, float]:
         """As `plain.residual`."""
-        pointer, cols = pattern.csr
-        if pointer.itemsize > 4:
+        if pattern.unsigned is None:
             return plain.residual(pattern, values, diagonal, x, b, transposed)
+        pointer, cols, _ = pattern.unsigned
         r = np.empty(len(b), self.dtype)
         given = pointer, cols, values, x, b, diagonal, transposed, r
         work = 0 if transposed else len(values)  # by columns threads would meet in r
@@ -57,9 +62,9 @@ class Compiled:
         self, pattern: Pattern, values: np.ndarray, diagonal: np.ndarray, x: np.ndarray, b: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `plain.columns`."""
-        pointer, cols = pattern.csr
-        if pointer.itemsize > 4:
+        if pattern.unsigned is None:
             return plain.columns(pattern, values, diagonal, x, b)
+        pointer, cols, _ = pattern.unsigned
         (n, k), x = x.shape, np.ascontiguousarray(x)
 
         def part(start: int, stop: int) -> tuple[np.ndarray, ...]:
@@ -70,11 +75,15 @@ class Compiled:
 
         return plain.joined_columns(by_parts(n, len(values) * k, part))
 
-    def outer(self, y: np.ndarray, x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
+    def outer(self, pattern: Pattern, y: np.ndarray, x: np.ndarray, swapped: bool) -> np.ndarray:
         """As `plain.outer`."""
-        out = np.empty(len(rows), self.dtype)
-        given = y, x, rows, cols, out
-        by_parts(len(rows), len(rows), lambda start, stop: self._outer(*given, start, stop))
+        if pattern.unsigned is None:
+            return plain.outer(pattern, y, x, swapped)
+        pointer, cols, _ = pattern.unsigned
+        out = np.empty(len(cols), self.dtype)
+        given = pointer, cols, np.ascontiguousarray(y), np.ascontiguousarray(x), swapped, out
+        n = len(pointer) - 1
+        by_parts(n, len(cols), lambda start, stop: self._outer(*given, start, stop))
         return out
 
     def mirrored(self, values: np.ndarray, upper: np.ndarray, mirror: np.ndarray) -> bool:

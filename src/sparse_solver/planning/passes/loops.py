@@ -1,7 +1,9 @@
 """The compiled loops. Each does what its namesake in `plain` does, for rows `start` to `stop`.
 
 Sums run in the order of the nonzeros, and nothing is reordered or contracted, so that the bits are
-those of NumPy and SciPy. Comparisons are written so that NaN and infinity are noticed.
+those of NumPy and SciPy. Comparisons are written so that NaN and infinity are noticed: s - s is zero of
+other numbers. Indices are unsigned, for which numba needs no look whether they count from the end, and
+one place runs on through all rows: rows are short, and what is done once for each row costs most.
 """
 
 from __future__ import annotations
@@ -14,46 +16,68 @@ from numba import njit, types
 __all__ = ["compile_for"]
 
 _options: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
+_u = np.uint64
+_NOWHERE = np.uint64(2**32 - 1)  # -1 without a sign
 
 
 @njit(**_options)
-def _sizes(indptr, at, values, row_sums, diagonal, start, stop):
-    """(norm, margin); the norm is NaN where a sum is not finite."""
+def _sizes(indptr, at, mates, values, row_sums, diagonal, start, stop):
+    """(norm, margin, mirrored); the norm is NaN where a sum is not finite."""
     kind = values.dtype.type
-    norm, margin, finite = kind(0), kind(np.inf), True
-    for i in range(start, stop):
-        s = kind(0)
-        for e in range(indptr[i], indptr[i + 1]):
-            s += abs(values[e])
-        d = abs(values[at[i]]) if at[i] >= 0 else kind(0)
+    norm, margin, odd = kind(0), kind(np.inf), kind(0)
+    look = len(mates) > 0
+    mirrored = look
+    e = indptr[start]
+    for i in range(_u(start), _u(stop)):
+        s, d, k, end = kind(0), kind(0), at[i], indptr[i + _u(1)]
+        if look:
+            while e < end:
+                v = values[e]
+                s += abs(v)
+                if e > k and v != values[mates[e]]:
+                    mirrored = False
+                e += _u(1)
+        else:
+            while e < end:
+                s += abs(values[e])
+                e += _u(1)
+        if k != _NOWHERE:
+            d = abs(values[k])
         row_sums[i], diagonal[i] = s, d
-        finite = finite and s < np.inf
-        norm, margin = max(norm, s), min(margin, d + d - s)
-    return norm if finite else kind(np.nan), margin
+        odd += s - s
+        norm = s if s > norm else norm
+        excess = d + d - s
+        margin = excess if excess < margin else margin
+    return norm if odd == 0 else kind(np.nan), margin, mirrored
 
 
 @njit(**_options)
 def _residual(indptr, cols, values, x, b, diagonal, transposed, r, start, stop):
     """(top, reach, least); top is NaN where the residual is not finite."""
     kind = values.dtype.type
-    top, reach, least, finite = kind(0), kind(0), kind(np.inf), True
+    top, reach, least, odd = kind(0), kind(0), kind(np.inf), kind(0)
+    e = indptr[start]
     if transposed:  # all rows at once
-        for i in range(stop):
+        for i in range(_u(stop)):
             r[i] = b[i]
-        for i in range(stop):
-            xi = x[i]
-            for e in range(indptr[i], indptr[i + 1]):
+        for i in range(_u(stop)):
+            xi, end = x[i], indptr[i + _u(1)]
+            while e < end:
                 r[cols[e]] -= values[e] * xi
-    for i in range(start, stop):
+                e += _u(1)
+    for i in range(_u(start), _u(stop)):
         if not transposed:
-            s = b[i]
-            for e in range(indptr[i], indptr[i + 1]):
+            s, end = b[i], indptr[i + _u(1)]
+            while e < end:
                 s -= values[e] * x[cols[e]]
+                e += _u(1)
             r[i] = s
         size, reached = abs(r[i]), abs(x[i]) * diagonal[i]
-        finite = finite and size < np.inf
-        top, reach, least = max(top, size), max(reach, reached), min(least, reached)
-    return top if finite else kind(np.nan), reach, least
+        odd += size - size
+        top = size if size > top else top
+        reach = reached if reached > reach else reach
+        least = reached if reached < least else least
+    return top if odd == 0 else kind(np.nan), reach, least
 
 
 @njit(**_options)
@@ -76,9 +100,18 @@ def _columns(indptr, cols, values, x, b, diagonal, r, top, reach, least, start, 
 
 
 @njit(**_options)
-def _outer(y, x, rows, cols, out, start, stop):
-    for e in range(start, stop):
-        out[e] = y[rows[e]] * x[cols[e]]
+def _outer(indptr, cols, y, x, swapped, out, start, stop):
+    e = indptr[start]
+    for i in range(_u(start), _u(stop)):
+        xi, minus, end = x[i], -y[i], indptr[i + _u(1)]
+        if swapped:
+            while e < end:
+                out[e] = -y[cols[e]] * xi
+                e += _u(1)
+        else:
+            while e < end:
+                out[e] = minus * x[cols[e]]
+                e += _u(1)
 
 
 @njit(**_options)
@@ -89,14 +122,34 @@ def _mirrored(values, upper, mirror, start, stop):
     return True
 
 
-def compile_for(dtype: np.dtype) -> tuple[Any, Any, Any, Any, Any]:
-    """(sizes, residual, columns, outer, mirrored) for this real dtype."""
+@njit(**_options)
+def _sum(pointer, order, triplets, out, start, stop):
+    kind = triplets.dtype.type
+    k = pointer[start]
+    for i in range(_u(start), _u(stop)):
+        s, end = kind(0), pointer[i + _u(1)]
+        while k < end:
+            s += triplets[order[k]]
+            k += _u(1)
+        out[i] = s
+
+
+@njit(**_options)
+def _take(index, values, out, start, stop):
+    for k in range(_u(start), _u(stop)):
+        out[k] = values[index[k]]
+
+
+def compile_for(dtype: np.dtype) -> tuple[Any, ...]:
+    """(sizes, residual, columns, outer, mirrored, sum, take) for this real dtype."""
     f, i = types.Array(types.float64 if dtype.char == "d" else types.float32, 1, "C"), types.int64
-    narrow, wide = types.int32[::1], types.int64[::1]
-    _sizes.compile((narrow, wide, f, f, f, i, i))
+    narrow, wide = types.uint32[::1], types.int64[::1]
+    _sizes.compile((narrow, narrow, narrow, f, f, f, i, i))
     _residual.compile((narrow, narrow, f, f, f, f, types.boolean, f, i, i))
     g = types.Array(f.dtype, 2, "C")
     _columns.compile((narrow, narrow, f, g, g, f, f, f, f, f, i, i))
-    _outer.compile((f, f, wide, wide, f, i, i))
+    _outer.compile((narrow, narrow, f, f, types.boolean, f, i, i))
     _mirrored.compile((f, wide, wide, i, i))
-    return _sizes, _residual, _columns, _outer, _mirrored
+    _sum.compile((narrow, narrow, f, f, i, i))
+    _take.compile((narrow, f, f, i, i))
+    return _sizes, _residual, _columns, _outer, _mirrored, _sum, _take

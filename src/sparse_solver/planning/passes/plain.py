@@ -13,6 +13,7 @@ from ...matrix.threads import by_parts
 
 __all__ = ["columns", "joined_columns", "mirrored", "outer", "residual", "sizes"]
 
+_MANY = 2000  # nonzeros
 _IN_CACHE = 1 << 15  # numbers of one temporary
 _largest, _smallest = np.maximum.reduce, np.minimum.reduce  # without the methods' detours
 
@@ -24,9 +25,19 @@ def _ones(n: int, dtype: np.dtype) -> np.ndarray:
     return ones
 
 
-def sizes(pattern: Pattern, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, float, float]:
-    """(row_sums, diagonal, norm, margin): sums of |a_ij| by rows, |a_ii|, the largest sum, and the
-    least by which a diagonal entry exceeds the rest of its row. The norm is not finite if A is not.
+def mates_of(pattern: Pattern) -> np.ndarray | None:
+    """Where each entry's mirror image is, if `sizes` is to compare them: not in small matrices, for
+    which nobody may want to know.
+    """
+    return pattern.mates if pattern.nnz >= _MANY and pattern.has_full_diagonal else None
+
+
+def sizes(
+    pattern: Pattern, values: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, float, float, bool | None]:
+    """(row_sums, diagonal, norm, margin, mirrored): sums of |a_ij| by rows, |a_ii|, the largest sum,
+    the least by which a diagonal entry exceeds the rest of its row, and whether A = A^T exactly, None
+    if not looked at. The norm is not finite if A is not.
     """
     n, indptr = pattern.shape[0], pattern.indptr
     pointer, cols = pattern.csr
@@ -46,10 +57,13 @@ def sizes(pattern: Pattern, values: np.ndarray) -> tuple[np.ndarray, np.ndarray,
     if not pattern.has_full_diagonal:
         diagonal[at < 0] = 0
     if not n:
-        return sums, diagonal, 0.0, np.inf
+        return sums, diagonal, 0.0, np.inf, None
     margins = diagonal + diagonal
     margins -= sums
-    return sums, diagonal, float(_largest(sums)), float(_smallest(margins))
+    same = None
+    if values.dtype.kind != "c" and mates_of(pattern) is not None:
+        same = mirrored(values, *pattern.triangles)
+    return sums, diagonal, float(_largest(sums)), float(_smallest(margins)), same
 
 
 def residual(
@@ -120,9 +134,10 @@ def joined_columns(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.
     return np.max(tops, 0), np.max(reaches, 0), np.min(leasts, 0)
 
 
-def outer(y: np.ndarray, x: np.ndarray, rows: np.ndarray, cols: np.ndarray) -> np.ndarray:
-    """y_i conj(x_j) at the nonzeros, for vectors."""
-    return outer_numbers(y, x, rows, cols, True)
+def outer(pattern: Pattern, y: np.ndarray, x: np.ndarray, swapped: bool) -> np.ndarray:
+    """-y_i conj(x_j) at the nonzeros (i, j), or (j, i) if `swapped`, for vectors."""
+    i, j = pattern.rows.numpy(), pattern.cols.numpy()
+    return outer_numbers(-y, x, *((j, i) if swapped else (i, j)), True)
 
 
 def mirrored(values: np.ndarray, upper: np.ndarray, mirror: np.ndarray) -> bool:

@@ -15,7 +15,7 @@ pytest.register_assert_rewrite("reference")
 
 @pytest.hookimpl(tryfirst=True)  # before "-m" selects
 def pytest_collection_modifyitems(items):
-    """Element types for which half a minute would go into compiling are left to the slow run."""
+    """Element types for which some seconds would go into compiling are left to the slow run."""
     for item in items:
         name = item.name
         compiled = "multifrontal" in item.nodeid or "test_batch" in item.nodeid

@@ -1,6 +1,8 @@
 """Engines: one small adapter per numeric library. `REGISTRY` is the list of all, best first."""
 
 from .base import Declined, Engine, Numeric, Symbolic
+from .cholespy import Cholespy
+from .cudss import Cudss
 from .multifrontal import Multifrontal
 from .multifrontal.ready import state as compiled
 from .multifrontal.ready import warm_up
@@ -21,5 +23,6 @@ __all__ = [
 ]
 
 REGISTRY: dict[str, Engine] = {
-    engine.name: engine for engine in (Simplicial(), Multifrontal(), Rslab(), SuperLU())
+    engine.name: engine
+    for engine in (Simplicial(), Multifrontal(), Rslab(), SuperLU(), Cudss(), Cholespy())
 }

@@ -7,7 +7,6 @@ import test_laws
 import torch
 from cases import CASES, DTYPES
 from conformance import system
-from devices import there  # noqa: F401
 
 LAWS = [
     test_laws.test_1_the_answer_is_accurate,
@@ -22,7 +21,7 @@ LAWS = [
 
 
 @pytest.fixture
-def moved(there, monkeypatch):  # noqa: F811
+def moved(there, monkeypatch):
     """The table's systems, on the device."""
     if there.device.type != "cpu":
         rescaled = test_laws.rescaled
@@ -43,13 +42,13 @@ def test_laws_over_all_cases(moved, law, dtype, engine):
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: str(d).split(".")[1])
-def test_auto_is_right_when_symmetry_comes_and_goes(there, dtype):  # noqa: F811
+def test_auto_is_right_when_symmetry_comes_and_goes(there, dtype):
     if there.device.type == "cuda":
         pytest.skip("the table's matrices are made on the CPU")
     test_laws.test_auto_is_right_when_symmetry_comes_and_goes("cudss", dtype)
 
 
-def test_threads(there):  # noqa: F811
+def test_threads(there):
     if there.device.type == "cuda":
         pytest.skip("the table's matrices are made on the CPU")
     test_laws.test_8_two_threads_on_one_pattern("cudss")

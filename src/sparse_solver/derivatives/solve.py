@@ -64,14 +64,14 @@ def _factor_ex(values: Tensor, pattern: int, how: str) -> tuple[Tensor, Tensor]:
     """A token (*B), and what happened to each item in torch.linalg's numbers."""
     P, shape = pattern_of(pattern), values.shape[:-1]
     planner = planner_of(P, how, numbers(values[..., :0]).dtype)
-    batch = _batch_there(planner, values)
-    if batch is None:
+    there = _batch_there(planner, values)
+    if there is None:
         batch = _factor_batch(planner, numbers(values), tolerant=True)
-        token = token_of(batch, shape)
+        token, errors = token_of(batch, shape), batch.errors
     else:
-        token = token_there(batch, shape)
+        token, errors = token_there(there, shape), there.errors
     info = torch.zeros(shape.numel(), dtype=torch.int32)
-    for item, error in batch.errors.items():
+    for item, error in errors.items():
         info[item] = code_of(error, P.shape[0])
     return token, info.reshape(shape).to(values.device)
 

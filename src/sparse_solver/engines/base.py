@@ -136,12 +136,14 @@ class Engine(ABC):
         return None
 
     @abstractmethod
-    def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
-        """Order and plan. `values` (nnz,) may be looked at by libraries that match by size."""
+    def analyze(self, pattern: Pattern, path: str, values: Any, threads: int) -> Symbolic:
+        """Order and plan. `values` (nnz,), an array (or see `tensors`), may be looked at by libraries
+        that match by size.
+        """
 
     @abstractmethod
     def factorize(
-        self, symbolic: Symbolic, values: np.ndarray, threads: int, recycle: Numeric | None = None
+        self, symbolic: Symbolic, values: Any, threads: int, recycle: Numeric | None = None
     ) -> Numeric:
         """Factor `values` (nnz,).
 

@@ -109,7 +109,8 @@ class Cholespy(Engine):
         if isinstance(values, torch.Tensor):
             if values.is_cuda and values.device.index not in (None, 0):
                 raise Declined(f"cholespy works on GPU 0 alone, not on {values.device}")
-            numbers, single = values[0].contiguous(), values.dtype == torch.float32
+            numbers: Any = values[0].contiguous()
+            single = values.dtype == torch.float32
         else:
             numbers, single = np.ascontiguousarray(values), values.dtype == np.float32
         solver = cholespy.CholeskySolverF if single else cholespy.CholeskySolverD

@@ -35,6 +35,7 @@ BASE_ZERO, COL_MAJOR = 0, 0
 INT32 = 10
 TYPES = {torch.float32: 0, torch.float64: 1, torch.complex64: 4, torch.complex128: 5}
 
+NO_MEMORY = 2
 STATUS = {
     1: "not initialised",
     2: "out of memory",
@@ -180,7 +181,7 @@ def set_config(library: Any, config: int, parameter: int, number: int) -> None:
     check(library, "cudssConfigSet", config, parameter, byref(value), ctypes.sizeof(value))
 
 
-def get_data(library: Any, handle: int, data: int, parameter: int, kind: Any = c_int32) -> Any:
+def get_data(library: Any, handle: int | None, data: int, parameter: int, kind: Any = c_int32) -> Any:
     """Read one fact of a factorisation. Waits for all that was queued on its stream."""
     value, written = kind(), c_size_t()
     size = ctypes.sizeof(value)
@@ -188,7 +189,7 @@ def get_data(library: Any, handle: int, data: int, parameter: int, kind: Any = c
     return value
 
 
-def clear_info(library: Any, handle: int, data: int) -> None:
+def clear_info(library: Any, handle: int | None, data: int) -> None:
     """Forget that a factorisation failed."""
     value = c_int32(0)
     check(library, "cudssDataSet", handle, data, INFO, byref(value), ctypes.sizeof(value))

@@ -79,6 +79,13 @@ class Handle:
         number = None if stream is None else stream.cuda_stream
         binding.check(self.library, "cudssSetStream", self.pointer, number)
 
+    def make_room(self, stream: Any) -> None:
+        """Give back all memory that nobody uses; for whoever holds the lock, at work on `stream`."""
+        self._bury_all()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._set_stream(stream)
+
     # ---- the end of things ----
 
     def bury(self, remains: Remains) -> None:

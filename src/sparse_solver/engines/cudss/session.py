@@ -113,7 +113,15 @@ class Session:
 
     def _execute(self, library: Any, phase: int, x: int, b: int) -> None:
         system = self.handle.pointer, phase, self._config, self._data, self._matrices[0], x, b
-        binding.check(library, "cudssExecute", *system)
+        try:
+            binding.check(library, "cudssExecute", *system)
+        except binding.CudssError as error:
+            if error.status != binding.NO_MEMORY:
+                raise
+            # cuDSS allocates beside torch, whose cache may hold what it needs; so may an idle session.
+            self.layout.idle.clear()
+            self.handle.make_room(self.stream)
+            binding.check(library, "cudssExecute", *system)
 
     def _arrive(self) -> Any:
         """torch's stream, made to wait for what this session still does on another."""
@@ -174,7 +182,7 @@ class Session:
         return found
 
     def facts(self) -> tuple[int | None, int | None]:
-        """(nonzeros of the factors, bytes that they take on the device); None where the library does not say."""
+        """(nonzeros of the factors, bytes that they take); None where the library does not say."""
         with self.handle.running(self._arrive()) as library:
             return (
                 _read(library, self.handle.pointer, self._data, binding.LU_NNZ, c_int64),

@@ -1,5 +1,5 @@
-"""Many matrices on one pattern, factored side by side where their numbers are; those that fail go on one
-by one, as `Lone`s. The counterpart of `planning/batch.py`.
+"""Many matrices on one pattern, factored side by side where their numbers are; those that fail go on
+one by one, as `Lone`s. The counterpart of `planning/batch.py`.
 """
 
 from __future__ import annotations

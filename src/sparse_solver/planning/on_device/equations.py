@@ -96,7 +96,7 @@ class TensorEquations:
         return margin > _MARGIN * self.eps * self.norm
 
     def is_mirrored(self, hermitian: bool) -> Tensor:
-        """Which have A = A^T, or A = A^H, up to the rounding of an assembly; the pattern is symmetric."""
+        """Which have A = A^T, or A = A^H, up to rounding as in `symmetry.py`; the pattern has both."""
         s = self.structure
         upper, mirror = s.triangles
         above, below = self.values.index_select(1, upper), self.values.index_select(1, mirror)

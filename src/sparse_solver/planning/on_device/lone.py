@@ -106,7 +106,8 @@ class Lone:
         self.equations = TensorEquations(planner.structure, values)
         self.attempt: Attempt | None = None
         self.host: Factored | None = None  # serves by copies where the device can't
-        self.steps, self.residual = 0, None
+        self.steps = 0
+        self.residual: float | None = None
         self._pending: Pending | None = None
         self._begin(spare)
         if now:

@@ -1,4 +1,4 @@
-"""Who factors tensors where they lie, with which analysis; and the CPU's planner, for second opinions."""
+"""Who factors tensors where they are, with which analysis; and the CPU's planner, for advice."""
 
 from __future__ import annotations
 

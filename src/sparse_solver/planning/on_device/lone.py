@@ -120,7 +120,7 @@ class Lone:
         self.kind = planner.kind(eq)
         paths = planner.paths(self.kind)
         if not paths:  # has words for engines of definite matrices alone
-            self._serve(Factored(self._named_host(), self._numbers()))
+            self._serve(self._ask_host())
             return
         try:
             self.attempt = planner.attempt(paths[0], eq.values, spare)
@@ -184,11 +184,6 @@ class Lone:
 
     def _numbers(self) -> Any:
         return self.equations.values[0].cpu().numpy().copy()
-
-    def _named_host(self) -> Any:
-        from ..planner import Planner
-
-        return Planner(self.planner.pattern, self.planner.assume, self.planner.method)
 
     def _ask_host(self) -> Factored:
         """These values factored on the CPU: raises all that is wrong with them, in words."""

@@ -114,9 +114,12 @@ class DevicePlanner:
 
     @property
     def host(self) -> Planner:
-        """A planner for the CPU, free in its choice."""
+        """A planner for the CPU, free in its choice; but of an engine for definite matrices alone that
+        was asked for, its own, whose words are meant.
+        """
         if self._host is None:
-            method = Direct(threads=self.method.threads)
+            picky = "general" not in self.engine.kinds
+            method = Direct(self.method.engine if picky else "auto", threads=self.method.threads)
             self._host = Planner(self.pattern, self.assume, method)
         return self._host
 

@@ -42,7 +42,7 @@ def leave(engine, library) -> None:
     """Nothing of the library may be left alive."""
     ss.clear_cache()
     gc.collect()  # exceptions make cycles,
-    gc.collect()  # and what a factorisation leaves to the next outlives the first collection
+    gc.collect()  # and what a factor leaves to the next one outlives the first collection
     engine.close()
     left = library.alive()
     assert left == []

@@ -1,6 +1,6 @@
 """Engines: one small adapter per numeric library. `REGISTRY` is the list of all, best first."""
 
-from .base import Declined, Engine, Numeric, Symbolic
+from .base import Declined, Engine, Numeric, OutOfMemory, Symbolic
 from .cholespy import Cholespy
 from .cudss import Cudss
 from .multifrontal import Multifrontal
@@ -16,6 +16,7 @@ __all__ = [
     "Declined",
     "Engine",
     "Numeric",
+    "OutOfMemory",
     "Symbolic",
     "Triangles",
     "compiled",

@@ -17,7 +17,7 @@ import numpy as np
 from ..matrix import Pattern
 from .triangles import Triangles
 
-__all__ = ["Declined", "Engine", "Numeric", "Symbolic"]
+__all__ = ["Declined", "Engine", "Numeric", "OutOfMemory", "Symbolic"]
 
 
 class Declined(Exception):
@@ -29,6 +29,10 @@ class Declined(Exception):
     def __init__(self, message: str, index: int | None = None) -> None:
         super().__init__(message)
         self.index = index
+
+
+class OutOfMemory(Declined):
+    """There was no room for it; there may be once others have let go."""
 
 
 @dataclass(frozen=True, eq=False)

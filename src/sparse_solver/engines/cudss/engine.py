@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +23,7 @@ from ...matrix import Pattern
 from ..base import Declined, Engine, Numeric, Symbolic
 from . import binding
 from .handle import Handle
-from .session import Layout, Session
+from .session import Layout, Session, Shelf
 
 __all__ = ["Cudss", "CudssNumeric"]
 
@@ -35,7 +36,8 @@ class CudssNumeric(Numeric):
     recyclable = True
 
     def __init__(self, symbolic: Symbolic, session: Session, seconds: float) -> None:
-        self.symbolic, self.seconds = symbolic, seconds
+        self.pattern, self.seconds = symbolic.pattern, seconds
+        self._symbolic = weakref.ref(symbolic)  # whose end is not this one's to delay
         self._session: Session | None = session
         self._mirror: CudssNumeric | None = None  # of A^T, where the library has no transposed solve
         self._facts: tuple[int | None, int | None] | None = None
@@ -77,14 +79,13 @@ class CudssNumeric(Numeric):
     def _transposed(self, session: Session) -> CudssNumeric:
         """Factors of A^T, made when first asked for and kept."""
         if self._mirror is None:
-            pattern = self.symbolic.pattern
-            order = torch.from_numpy(pattern.transposed_order).to(session.values.device)
-            layout = _layout(session.handle, pattern.T, session.layout.kind, session.values)
+            order = torch.from_numpy(self.pattern.transposed_order).to(session.values.device)
+            layout = _layout(session.handle, self.pattern.T, session.layout.kind, session.values)
             flipped = session.values.index_select(-1, order)
             made = Session(layout, flipped)
             made.factor(flipped)
-            self._mirror = CudssNumeric(self.symbolic, made, 0.0)
-            self._mirror._keep = False  # its session fits no other values' layout
+            shelf = Symbolic(self.pattern.T, "lu", Shelf(layout), None, None, None, 0.0)
+            self._mirror = CudssNumeric(shelf, made, 0.0)
         return self._mirror
 
     def failed(self) -> bool:
@@ -104,12 +105,15 @@ class CudssNumeric(Numeric):
             self._facts = self.session.facts()
         return self._facts
 
-    _keep = True
+    def is_of(self, symbolic: Symbolic) -> bool:
+        """Whether it was made from this analysis."""
+        return self._symbolic() is symbolic
 
     def __del__(self) -> None:
-        session = getattr(self, "_session", None)
-        if session is not None and self._keep:
-            session.layout.idle.append(session)  # one waits there for the next values
+        session, symbolic = getattr(self, "_session", None), getattr(self, "_symbolic", None)
+        found = None if session is None or symbolic is None else symbolic()
+        if found is not None:
+            found.handle.put(session)
 
 
 class Cudss(Engine):
@@ -201,29 +205,23 @@ class Cudss(Engine):
         kinds = {"lu": binding.GENERAL, "ldlt": binding.SYMMETRIC, "ldlh": binding.HERMITIAN}
         kind = kinds.get(path, binding.HPD if values.is_complex() else binding.SPD)
         layout = _layout(self.handle(values.device), pattern, kind, values)
-        layout.idle.append(Session(layout, values))
-        return Symbolic(pattern, path, layout, None, None, None, time.perf_counter() - start)
+        shelf = Shelf(layout)
+        shelf.put(Session(layout, values))
+        return Symbolic(pattern, path, shelf, None, None, None, time.perf_counter() - start)
 
     def factorize(
         self, symbolic: Symbolic, values: Any, threads: int, recycle: Numeric | None = None
     ) -> CudssNumeric:
         """See `Engine.factorize`. Nothing waits for the GPU: whether it worked, `failed` tells."""
         start = time.perf_counter()
-        layout: Layout = symbolic.handle
-        if isinstance(recycle, CudssNumeric) and recycle.symbolic is symbolic:
+        shelf: Shelf = symbolic.handle
+        session: Session | None = None
+        if isinstance(recycle, CudssNumeric) and recycle.is_of(symbolic):
             session = recycle.give_up()
-        else:
-            session = _idle(layout) or Session(layout, values)
+        if session is None or not session.usable:
+            session = shelf.take() or Session(shelf.layout, values)
         session.factor(values)
         return CudssNumeric(symbolic, session, time.perf_counter() - start)
-
-
-def _idle(layout: Layout) -> Session | None:
-    try:
-        session = layout.idle.pop()
-    except IndexError:
-        return None
-    return session if session.usable else None
 
 
 def _layout(handle: Handle, pattern: Pattern, kind: int, values: Tensor) -> Layout:

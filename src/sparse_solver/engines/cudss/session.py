@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from ctypes import c_int64
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..base import Declined
+from ..base import Declined, OutOfMemory
 from . import binding
 from .handle import Handle, Remains
 
-__all__ = ["Layout", "Session"]
+__all__ = ["Layout", "Session", "Shelf"]
 
 
 @dataclass(eq=False)
@@ -30,8 +30,6 @@ class Layout:
         Which nonzeros the library wants: of symmetric matrices those of the upper triangle.
     kind : int
         cudssMatrixType_t.
-    idle : deque of Session
-        At most one that a factorisation left behind, to be used by the next.
     """
 
     handle: Handle
@@ -42,13 +40,35 @@ class Layout:
     cols: Tensor
     take: Tensor | None
     kind: int
-    idle: deque[Session] = field(default_factory=lambda: deque(maxlen=1))
 
     def values(self, values: Tensor) -> Tensor:
         """Numbers (items, nnz) as the library reads them: a copy of its own, one item after another."""
         if self.take is None:
             return values.clone(memory_format=torch.contiguous_format)
         return values.index_select(-1, self.take)
+
+
+class Shelf:
+    """A layout, and at most one session that a factorisation left behind, to be used by the next. Holds
+    sessions, is held by none: all is gone with the analysis that it belongs to.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout = layout
+        self._idle: deque[Session] = deque(maxlen=1)
+
+    def put(self, session: Session) -> None:
+        """Leave it to others, unless it is of no more use."""
+        if session.usable:
+            self._idle.append(session)
+
+    def take(self) -> Session | None:
+        """The one left here, if any."""
+        try:
+            session = self._idle.pop()
+        except IndexError:
+            return None
+        return session if session.usable else None
 
 
 class Session:
@@ -71,7 +91,7 @@ class Session:
                     library, binding.ANALYSIS, *self._sides(library, self._blank, self._blank)
                 )
         except binding.CudssError as error:
-            raise Declined(f"cudss: {error}") from error
+            raise _declined(error) from error
 
     def _create(self, library: Any) -> None:
         handle, layout = self.handle, self.layout
@@ -118,8 +138,7 @@ class Session:
         except binding.CudssError as error:
             if error.status != binding.NO_MEMORY:
                 raise
-            # cuDSS allocates beside torch, whose cache may hold what it needs; so may an idle session.
-            self.layout.idle.clear()
+            # cuDSS allocates beside torch, whose cache may hold what it needs.
             self.handle.make_room(self.stream)
             binding.check(library, "cudssExecute", *system)
 
@@ -155,7 +174,7 @@ class Session:
                 self._factored = True
         except binding.CudssError as error:
             self._failed = True
-            raise Declined(f"cudss: {error}") from error
+            raise _declined(error) from error
 
     def solve(self, b: Tensor, mode: int) -> Tensor:
         """x (items, k, n) for contiguous b of that shape; nothing waits for it."""
@@ -171,7 +190,7 @@ class Session:
                     if mode:
                         binding.set_config(library, self._config, binding.SOLVE_MODE, binding.NORMAL)
         except binding.CudssError as error:
-            raise Declined(f"cudss: {error}") from error
+            raise _declined(error) from error
         return x
 
     def info(self) -> int:
@@ -191,13 +210,20 @@ class Session:
 
     @property
     def usable(self) -> bool:
-        """Whether it still has its objects: a collector may have ended it before its last holder."""
-        return self._config != 0
+        """Whether other values can be factored in it. A collector may have ended it before its last
+        holder; and old versions never forget a failure.
+        """
+        return self._config != 0 and (not self._failed or self.handle.version.resets_info)
 
     def __del__(self) -> None:
         config, self._config = getattr(self, "_config", 0), 0
         if config:
             self.handle.bury(Remains(self.stream, self._matrices, self._data, config))
+
+
+def _declined(error: binding.CudssError) -> Declined:
+    kind = OutOfMemory if error.status == binding.NO_MEMORY else Declined
+    return kind(f"cudss: {error}")
 
 
 def _read(library: Any, handle: Any, data: int, parameter: int, kind: Any) -> int | None:

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...engines import REGISTRY, Engine, Numeric, Symbolic
+from ...engines import REGISTRY, Engine, Numeric, OutOfMemory, Symbolic
 from ...info import Info
+from ..cache import planners
 from ..method import Direct, decode
 from ..planner import Planner
 from ..structural import check_structure
@@ -23,6 +24,7 @@ __all__ = ["Attempt", "DevicePlanner", "engine_for", "host_how", "is_elsewhere",
 
 log = logging.getLogger("sparse_solver")
 
+_ANALYSES = 6  # kept of a pattern on a device: of paths and sizes of batches, the latest
 _PATHS = {
     "general": ("lu",),
     "symmetric": ("ldlt", "lu"),
@@ -136,7 +138,8 @@ class DevicePlanner:
         if self.assume != "auto":
             if self.assume != "general" and not P.is_symmetric:
                 classify(P, np.empty(0), self.assume)  # raises, and says where
-            return self.assume
+            # To the library, real matrices are symmetric.
+            return "symmetric" if self.assume == "hermitian" and not complex_ else self.assume
         if not P.is_symmetric or not self.method.check:
             return "general"  # without looking at numbers nothing else is sure
         if self._kind is None:
@@ -177,11 +180,30 @@ class DevicePlanner:
         """One factorisation, or `Declined`. The storage of `spare`, which nobody else holds, is used
         again where it fits.
         """
+        try:
+            return self._attempt(path, values, spare, fresh)
+        except OutOfMemory as reason:
+            log.info("%s; letting go of other factors", reason)
+        self._let_go()
+        return self._attempt(path, values, None, fresh)
+
+    def _let_go(self) -> None:
+        """Forget the factors that caches keep on this device, and what analyses have ready."""
+        for planner in planners():
+            for other in planner.elsewhere.values():
+                if other.device == self.device:
+                    other.kept = None
+                    other._symbolics.clear()
+
+    def _attempt(self, path: str, values: Tensor, spare: Attempt | None, fresh: bool) -> Attempt:
         key = path, len(values)
         symbolic = self._symbolics.get(key)
         if symbolic is None or fresh:
             symbolic = self.engine.analyze(self.pattern, path, values, self.threads)
+            self._symbolics.pop(key, None)
             self._symbolics[key], fresh = symbolic, True
+            if len(self._symbolics) > _ANALYSES:
+                del self._symbolics[next(iter(self._symbolics))]
             log.debug("%s on %s: %s, %s", self.pattern, self.device, self.engine.name, path)
         recycle: Numeric | None = None
         if spare is not None and spare.symbolic is symbolic and spare.numeric.recyclable:

@@ -177,7 +177,7 @@ class Plan:
     def info(self) -> Info:
         """Engine, path, reason, predicted size and work."""
         if self._planner.elsewhere and not self._planner.analysed:
-            return next(reversed(self._planner.elsewhere.values())).info()
+            return next(reversed(self._planner.elsewhere.values())).planner.info()
         return self._planner.info()
 
     def factorize(self, A: Tensor | SparseMatrix) -> Factor:

@@ -17,9 +17,9 @@ from ..cache import _alone, _references, planner_of
 from ..planner import Planner
 from .batch import DeviceBatch
 from .lone import Lone
-from .planner import Attempt, DevicePlanner, engine_for, numpy_dtype
+from .planner import Attempt, DevicePlanner, Place, engine_for, numpy_dtype
 
-__all__ = ["analyze", "anew", "obtain", "planned"]
+__all__ = ["analyze", "anew", "obtain"]
 
 
 class _Kept:
@@ -39,8 +39,8 @@ def _version(values: Tensor) -> int | None:
     return None if values.is_inference() else values._version
 
 
-def planned(planner: Planner, values: Tensor) -> DevicePlanner | None:
-    """The planner's counterpart for the device of these values; None if copies go to the CPU.
+def place_of(planner: Planner, values: Tensor) -> Place | None:
+    """Where these values are, and who plans there; None if copies go to the CPU.
 
     Raises
     ------
@@ -55,7 +55,7 @@ def planned(planner: Planner, values: Tensor) -> DevicePlanner | None:
         engine = engine_for(*key, planner.assume, planner.method.engine)
         if engine is None:
             return None
-        found = planner.elsewhere[key] = DevicePlanner(planner, engine, values.device)
+        found = planner.elsewhere[key] = Place(DevicePlanner(planner, engine, values.device))
     return found
 
 
@@ -69,10 +69,10 @@ def _numbers(values: Tensor) -> Tensor:
 @torch.no_grad()
 def analyze(planner: Planner, values: Tensor) -> bool:
     """Analyse for values (*B, nnz) where they are; False if copies go to the CPU."""
-    there = planned(planner, values)
-    if there is not None:
-        there.analyze(_numbers(values)[:1])
-    return there is not None
+    place = place_of(planner, values)
+    if place is not None:
+        place.planner.analyze(_numbers(values)[:1])
+    return place is not None
 
 
 @torch.no_grad()
@@ -81,15 +81,16 @@ def obtain(pattern: Pattern, how: str, values: Tensor) -> Lone | DeviceBatch | N
     one, whose failures the first solve raises. None if copies go to the CPU.
     """
     planner = planner_of(pattern, how, numpy_dtype(values.dtype))
-    there = planned(planner, values)
-    if there is None:
+    place = place_of(planner, values)
+    if place is None:
         return None
+    there = place.planner
     if values.ndim > 1:
         return DeviceBatch(there, _numbers(values), now=False)
-    kept: _Kept | None = there.kept
+    kept: _Kept | None = place.kept
     if kept is not None and kept.is_of(values):
         return kept.factor
-    there.kept = None
+    place.kept = None
     spare: Attempt | None = None
     if kept is not None:
         factor = kept.factor
@@ -99,16 +100,16 @@ def obtain(pattern: Pattern, how: str, values: Tensor) -> Lone | DeviceBatch | N
         del factor
     made = Lone(there, _numbers(values), spare, now=False)
     if planner.method.reuse:
-        there.kept = _Kept(made, values)
+        place.kept = _Kept(made, values)
     return made
 
 
 @torch.no_grad()
 def anew(planner: Planner, values: Tensor, tolerant: bool = False) -> Lone | DeviceBatch | None:
     """A fresh factor, judged now, which no cache keeps; None if copies go to the CPU."""
-    there = planned(planner, values)
-    if there is None:
+    place = place_of(planner, values)
+    if place is None:
         return None
     if values.ndim > 1:
-        return DeviceBatch(there, _numbers(values), tolerant)
-    return Lone(there, _numbers(values))
+        return DeviceBatch(place.planner, _numbers(values), tolerant)
+    return Lone(place.planner, _numbers(values))

@@ -20,7 +20,15 @@ from ..structural import check_structure
 from ..symmetry import classify
 from .equations import Structure, TensorEquations, read
 
-__all__ = ["Attempt", "DevicePlanner", "engine_for", "host_how", "is_elsewhere", "numpy_dtype"]
+__all__ = [
+    "Attempt",
+    "DevicePlanner",
+    "Place",
+    "engine_for",
+    "host_how",
+    "is_elsewhere",
+    "numpy_dtype",
+]
 
 log = logging.getLogger("sparse_solver")
 
@@ -91,6 +99,18 @@ class Attempt:
         self.fresh = fresh  # analysed for these very values
 
 
+class Place:
+    """A device on which a pattern's matrices are factored: who plans there, and the latest factor of a
+    single matrix with the tensor that it is of.
+    """
+
+    __slots__ = ("kept", "planner")
+
+    def __init__(self, planner: DevicePlanner) -> None:
+        self.planner = planner
+        self.kept: Any = None  # not on the planner: factors hold that, and would hold themselves
+
+
 class DevicePlanner:
     """Analyses of one pattern on one device, and what the values that came so far were like.
 
@@ -108,7 +128,6 @@ class DevicePlanner:
         self.structure = Structure(planner.pattern, device)
         self.dominant = False  # whether the latest matrices were diagonally dominant
         self.threads = planner.threads
-        self.kept: Any = None  # the latest factor of a single matrix, and the tensor that it is of
         self._symbolics: dict[tuple[str, int], Symbolic] = {}
         self._kind: str | None = None
         self._sound = False
@@ -190,10 +209,10 @@ class DevicePlanner:
     def _let_go(self) -> None:
         """Forget the factors that caches keep on this device, and what analyses have ready."""
         for planner in planners():
-            for other in planner.elsewhere.values():
-                if other.device == self.device:
-                    other.kept = None
-                    other._symbolics.clear()
+            for place in planner.elsewhere.values():
+                if place.planner.device == self.device:
+                    place.kept = None
+                    place.planner._symbolics.clear()
 
     def _attempt(self, path: str, values: Tensor, spare: Attempt | None, fresh: bool) -> Attempt:
         key = path, len(values)

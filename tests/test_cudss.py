@@ -171,7 +171,7 @@ def test_a_finaliser_may_run_while_the_handle_is_held(fake):
 
     def work():
         nonlocal F
-        with handle.running():
+        with handle.running(lambda: None):
             del F
             gc.collect()
         done.set()
@@ -327,3 +327,25 @@ def test_nothing_outlives_its_last_holder(fake):
         assert fake.library.alive("data", "dense", "csr", "config") == []
     finally:
         gc.enable()
+
+
+def test_batches_that_are_no_longer_what_they_were(fake):
+    """Symmetric, then not; dominated by their diagonal, then not; suited to the pivots, then not."""
+    b = torch.randn(49, dtype=torch.float64)
+    union = ss.SparseMatrix.from_scipy(
+        grid(7) + 0.7 * sp.eye_array(49, k=1) + 0.7 * sp.eye_array(49, k=-1)
+    )
+    P, upright = union.pattern, union.values
+    slanted = torch.where(P.rows > P.cols, 0.5, 1.0).double() * upright
+    dominant = upright + 9.0 * (P.rows == P.cols)
+    fake.library.weak_refactorisation = True
+    plan = ss.analyze(union, method=CUDSS)
+    for values in (upright, slanted, dominant, upright, slanted, 2 * slanted):
+        M = ss.SparseMatrix(P, torch.stack([values * s for s in (1.0, 2.0, 3.0)]))
+        before = len(fake.library.phases)
+        F = plan.factorize(M)
+        x = F.solve(b)
+        for i in range(3):
+            assert_solves((i + 1) * ss.SparseMatrix(P, values).to_dense(), x[i], b)
+        assert F.info.reason.endswith("3 items side by side")
+        assert len(fake.library.phases) - before < 12

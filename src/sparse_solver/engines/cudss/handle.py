@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -66,13 +66,13 @@ class Handle:
         return torch.cuda.current_stream(self.device) if self.device.type == "cuda" else None
 
     @contextmanager
-    def running(self, stream: Any = None) -> Iterator[Any]:
-        """The library for this thread alone, on `stream`."""
+    def running(self, arrive: Callable[[], Any]) -> Iterator[Any]:
+        """The library for this thread alone, on the stream that `arrive` gives when it is its turn."""
         if self.process != os.getpid() or self.pointer is None:
             raise Declined(_FORKED)
         with self._lock, self._guard():
             self._bury_all()
-            self._set_stream(stream)
+            self._set_stream(arrive())
             yield self.library
 
     def _set_stream(self, stream: Any) -> None:

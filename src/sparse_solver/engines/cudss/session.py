@@ -85,7 +85,7 @@ class Session:
         # Phases that read no right-hand side want to see one all the same.
         self._blank = self.values.new_zeros((layout.items, 1, layout.n))
         try:
-            with self.handle.running(self.stream) as library:
+            with self.handle.running(self._arrive) as library:
                 self._create(library)
                 self._execute(
                     library, binding.ANALYSIS, *self._sides(library, self._blank, self._blank)
@@ -143,7 +143,9 @@ class Session:
             binding.check(library, "cudssExecute", *system)
 
     def _arrive(self) -> Any:
-        """torch's stream, made to wait for what this session still does on another."""
+        """torch's stream, made to wait for what this session still does on another. Only for whoever
+        holds the handle: the next one must find all that this one queues.
+        """
         stream = self.handle.current_stream()
         if stream is not None and stream != self.stream:
             stream.wait_stream(self.stream)
@@ -158,10 +160,9 @@ class Session:
         """Factor values (items, nnz); on the pivots of the last time if there was one that worked,
         unless `afresh`.
         """
-        stream = self._arrive()
         self.values = self.layout.values(values)
         try:
-            with self.handle.running(stream) as library:
+            with self.handle.running(self._arrive) as library:
                 binding.check(
                     library, "cudssMatrixSetValues", self._matrices[0], self.values.data_ptr()
                 )
@@ -178,10 +179,9 @@ class Session:
 
     def solve(self, b: Tensor, mode: int) -> Tensor:
         """x (items, k, n) for contiguous b of that shape; nothing waits for it."""
-        stream = self._arrive()
         x = torch.empty_like(b)
         try:
-            with self.handle.running(stream) as library:
+            with self.handle.running(self._arrive) as library:
                 if mode:
                     binding.set_config(library, self._config, binding.SOLVE_MODE, mode)
                 try:
@@ -195,14 +195,14 @@ class Session:
 
     def info(self) -> int:
         """The error indicator, zero for none. Waits for the factorisation."""
-        with self.handle.running(self._arrive()) as library:
+        with self.handle.running(self._arrive) as library:
             found = binding.get_data(library, self.handle.pointer, self._data, binding.INFO).value
         self._failed = found != 0
         return found
 
     def facts(self) -> tuple[int | None, int | None]:
         """(nonzeros of the factors, bytes that they take); None where the library does not say."""
-        with self.handle.running(self._arrive()) as library:
+        with self.handle.running(self._arrive) as library:
             return (
                 _read(library, self.handle.pointer, self._data, binding.LU_NNZ, c_int64),
                 _read(library, self.handle.pointer, self._data, binding.MEMORY_ESTIMATES, c_int64 * 16),

@@ -5,6 +5,7 @@ one by one, as `Lone`s. The counterpart of `planning/batch.py`.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -19,6 +20,8 @@ from .lone import Lone, Pending, refined
 from .planner import Attempt, DevicePlanner
 
 __all__ = ["DeviceBatch"]
+
+log = logging.getLogger("sparse_solver")
 
 
 class DeviceBatch:
@@ -57,18 +60,26 @@ class DeviceBatch:
             self._alone(range(len(values)))
             return
         self.equations = TensorEquations(planner.structure, values)
-        self.kind = planner.kind(self.equations)
+        self._begin()
+        if now:
+            self.settle()
+
+    def _begin(self) -> None:
+        planner = self.planner
         try:
-            self.attempt = planner.attempt(planner.paths(self.kind)[0], values)
+            self.kind = planner.kind(self.equations)
+            self.attempt = planner.attempt(planner.paths(self.kind)[0], self.values)
             if planner.method.check:
                 solve = self.attempt.numeric.solve
                 self._pending = Pending(planner, self.equations, self.kind, solve)
-        except Declined:
-            self.attempt = None
-            self._alone(range(len(values)))
-            return
-        if now:
-            self.settle()
+        except (Declined, *FAILURES) as reason:  # of all items: no values would do on this structure
+            self._scatter(reason)
+
+    def _scatter(self, reason: Exception) -> None:
+        """Not side by side, then."""
+        log.info("%s", reason)
+        self.attempt = self._pending = None
+        self._alone(range(len(self)))
 
     def __len__(self) -> int:
         return len(self.values)
@@ -81,10 +92,18 @@ class DeviceBatch:
     def _weigh(self, rows: list[list[float]]) -> None:
         pending, self._pending = self._pending, None
         assert pending is not None and self.attempt is not None
-        good = [f and s and (d or q and pending.probed) for f, s, d, q in rows]
-        self.planner.dominant = all(row[2] for row in rows)
-        if not all(row[1] for row in rows):
-            self.planner.forget_kind()
+        planner, eq = self.planner, self.equations
+        planner.dominant = all(row[2] for row in rows)
+        if planner.assume == "auto" and not all(fits for _, fits, _, _ in rows):
+            planner.forget_kind()
+            self._begin()
+            self.settle()
+            return
+        if not planner.dominant and not pending.probed:
+            quiet = eq.is_quiet(self.attempt.numeric.solve(eq.probe()))
+            for row, (fact,) in zip(rows, read(quiet.unsqueeze(1)), strict=True):
+                row[3] = fact
+        good = [bool(f and s and (d or q)) for f, s, d, q in rows]
         if self.kind == "spd" and self.attempt.numeric.failed():
             good = [False] * len(rows)  # one of them is not definite, and it is not said which
         self._alone(i for i, fine in enumerate(good) if not fine)
@@ -119,21 +138,30 @@ class DeviceBatch:
         if index is not None:
             return self._solve_some(index, b, transposed)
         bad: list[int] = []
-        if self.attempt is None:
-            x = torch.zeros_like(b)
-        elif not self.planner.method.check:
-            return self.attempt.numeric.solve(b, transposed)
-        else:
-            pending = self._pending
-            facts = () if pending is None else (pending.facts,)
-            out = refined(self.equations, self.attempt.numeric.solve, b, transposed, *facts)
-            if pending is not None and self._pending is pending:
-                self._weigh(out.rest)
-            x, self.steps = out.x, out.steps
-            bad = [i for i, good in enumerate(out.good) if not good]
-            self.residual = max(
-                (e for e, g in zip(out.errors, out.good, strict=True) if g), default=0.0
-            )
+        attempt, pending = self.attempt, self._pending
+        try:
+            if attempt is None:
+                x = torch.zeros_like(b)
+            elif not self.planner.method.check:
+                return attempt.numeric.solve(b, transposed)
+            else:
+                facts = () if pending is None else (pending.facts,)
+                out = refined(self.equations, attempt.numeric.solve, b, transposed, *facts)
+                if pending is not None and self._pending is pending:
+                    self._weigh(out.rest)
+                    if self.attempt is not attempt:
+                        return self.solve(b, transposed)
+                bad = [i for i, good in enumerate(out.good) if not good]
+                if 2 * len(bad) > len(self) and len(self._items) < len(bad) and not attempt.fresh:
+                    # Pivots that suit these values, since those at hand don't.
+                    self.attempt = self.planner.attempt(attempt.path, self.values, fresh=True)
+                    return self.solve(b, transposed)
+                x, self.steps = out.x, out.steps
+                accurate = [e for e, good in zip(out.errors, out.good, strict=True) if good]
+                self.residual = max(accurate, default=0.0)
+        except Declined as reason:  # no memory, or a factor inherited through a fork
+            self._scatter(reason)
+            return self.solve(b, transposed)
         left = sorted({*bad, *self._items, *self.errors})
         if left:
             x = x.clone()

@@ -217,9 +217,9 @@ class Lone:
         if self.attempt is None:
             return self._by_host(b, transposed)
         attempt, pending = self.attempt, self._pending
-        if not self.planner.method.check:
-            return attempt.numeric.solve(b, transposed)
         try:
+            if not self.planner.method.check:
+                return attempt.numeric.solve(b, transposed)
             facts = () if pending is None else (pending.facts,)
             out = refined(self.equations, attempt.numeric.solve, b, transposed, *facts)
         except Declined as reason:  # a factor inherited through a fork, for example

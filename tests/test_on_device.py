@@ -207,7 +207,7 @@ def test_derivatives(there, dtype, case):
         return ss.solve(P.assemble(v), b, method=CUDSS, **mode)
 
     some = {"nondet_tol": 1e-8 if v.is_cuda else 0.0}  # sums on a GPU are made in no fixed order
-    kwargs = {"check_forward_ad": True, "check_batched_grad": True, **some}
+    kwargs = {"check_forward_ad": True, "check_batched_grad": case == "general", **some}
     assert torch.autograd.gradcheck(solve, (v, b), **kwargs)
     assert torch.autograd.gradcheck(lambda v, b: solve(v, b, adjoint=True), (v, b), **some)
     assert torch.autograd.gradgradcheck(solve, (v, b), check_fwd_over_rev=True, **some)

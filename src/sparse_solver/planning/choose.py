@@ -93,6 +93,11 @@ def is_for_definite(engine: str) -> bool:
 
 def refusal(pattern: Pattern, kind: str, dtype: np.dtype, asked: str) -> Exception:
     """What to raise where no engine, or not the one `asked` for, factors such matrices."""
+    if asked in REGISTRY and "cpu" not in REGISTRY[asked].devices:
+        reason = REGISTRY[asked].why_not()
+        here = "A is on the CPU: move A and b there" if reason is None else f"here: {reason}"
+        where = f"engine={asked!r} works on tensors on {' or '.join(REGISTRY[asked].devices)}"
+        return ValueError(f"{where}; {here}, or leave the choice to method=Direct()")
     if asked in REGISTRY and REGISTRY[asked].why_not() is None:
         what = f"this one (shape {pattern.shape}, {dtype})"
         if dtype.name not in REGISTRY[asked].dtypes:

@@ -16,7 +16,7 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = (
     *("sparse_solver", "torch", "numpy", "scipy", "numba", "llvmlite", "pymetis"),
-    *("rslab", "mkl", "cholespy", "torch-sla", "pyamg"),
+    *("rslab", "mkl", "cholespy", "torch-sla", "pyamg", "nvidia-cudss-cu12", "nvidia-cudss-cu13"),
 )
 SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENBLAS_CORETYPE")
 

@@ -11,7 +11,7 @@ from sparse_solver.engines import REGISTRY
 
 
 def available_engines() -> list[str]:
-    return [row.name for row in ss.engines() if row.available]
+    return [row.name for row in ss.engines() if row.available and "cpu" in row.devices]
 
 
 ENGINES = available_engines()

@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from devices import fake, there  # noqa: F401
 
 import sparse_solver as ss
 

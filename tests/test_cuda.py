@@ -1,4 +1,6 @@
-"""CUDA tensors are served by a CPU engine through copies, and info says so."""
+"""CUDA tensors: by an engine that works where they are if there is one, by copies otherwise, and info
+says which.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,10 @@ from reference import assert_solves
 
 import sparse_solver as ss
 
-pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+]
 
 
 @each_dtype
@@ -43,9 +48,11 @@ def test_torch_matrices(layout):
 
 def test_info_says_so():
     A, _, b = system(BY_NAME["general"], torch.float64)
-    F = ss.factorize(A.to("cuda"))
+    F = ss.factorize(A.to("cuda"), method=ss.Direct(engine="superlu"))  # which works on the CPU
     assert F.solve(b.cuda()).device.type == "cuda"
     assert "cuda" in F.info.transfer
+    F = ss.factorize(A.to("cuda"))
+    assert (F.info.transfer is None) == (F.info.engine == "cudss")
     assert ss.factorize(A).info.transfer is None
     assert ss.solve_ex(A.to("cuda"), b.cuda()).info.device.type == "cuda"
 

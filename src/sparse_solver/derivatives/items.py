@@ -14,7 +14,15 @@ from ..errors import NonFiniteError
 from ..matrix import Pattern
 from ..matrix.pattern import pattern_of
 from ..matrix.plain import is_plain, numbers
-from ..planning import BatchFactored, Factored, Singular, factored_or_singular, obtain, planner_of
+from ..planning import (
+    BatchFactored,
+    Factored,
+    Singular,
+    factored_or_singular,
+    obtain,
+    on_device,
+    planner_of,
+)
 from .token import batch_of, factors_of, token_of
 
 __all__ = ["batched", "define", "explicit_factor", "library", "over_batch", "over_items"]
@@ -89,13 +97,15 @@ def over_batch(
 
 
 def _items(values: np.ndarray, P: Pattern, how: str) -> Any:
-    """One matrix: that of the cache. A batch: factors of its own."""
+    """One matrix: that of the cache. A batch: factors of its own. On the CPU, wherever A is."""
+    how = on_device.host_how(how)
     if values.ndim == 1:
         return [factored_or_singular(lambda: obtain(P, how, values, True))]
     return _batch(values, P, how)
 
 
 def _batch(values: np.ndarray, P: Pattern, how: str) -> BatchFactored:
+    how = on_device.host_how(how)
     items = values.reshape(math.prod(values.shape[:-1]), values.shape[-1])
     return BatchFactored(planner_of(P, how, values.dtype), items, explicit=True)
 

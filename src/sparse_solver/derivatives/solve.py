@@ -29,8 +29,8 @@ from ..matrix.pattern import pattern_of
 from ..matrix.plain import is_plain, numbers
 from ..matrix.products import outer_numbers, product, sampled_outer
 from ..matrix.rule import Rule
-from ..planning import BatchFactored, Factored, Planner, obtain, passes_for, planner_of
-from .token import batch_of, factors_of, token_of
+from ..planning import BatchFactored, Factored, Planner, obtain, on_device, passes_for, planner_of
+from .token import batch_of, factors_of, there_of, token_of, token_there
 
 __all__ = ["factor", "solve"]
 
@@ -50,6 +50,10 @@ def _factor(values: Tensor, pattern: int, how: str) -> Tensor:
 
 
 def _factor_plain(values: Tensor, P: Pattern, how: str) -> Tensor:
+    if not values.is_cpu or on_device.everywhere:
+        there = on_device.obtain(P, how, values)
+        if there is not None:
+            return token_there(there, values.shape[:-1])
     v = numbers(values)
     if v.ndim == 1:
         return token_of([obtain(P, how, v)], ())
@@ -58,13 +62,28 @@ def _factor_plain(values: Tensor, P: Pattern, how: str) -> Tensor:
 
 def _factor_ex(values: Tensor, pattern: int, how: str) -> tuple[Tensor, Tensor]:
     """A token (*B), and what happened to each item in torch.linalg's numbers."""
-    v, P = numbers(values), pattern_of(pattern)
-    shape = values.shape[:-1]
-    batch = _factor_batch(planner_of(P, how, v.dtype), v, tolerant=True)
+    P, shape = pattern_of(pattern), values.shape[:-1]
+    planner = planner_of(P, how, numbers(values[..., :0]).dtype)
+    there = _batch_there(planner, values)
+    if there is None:
+        batch = _factor_batch(planner, numbers(values), tolerant=True)
+        token, errors = token_of(batch, shape), batch.errors
+    else:
+        token, errors = token_there(there, shape), there.errors
     info = torch.zeros(shape.numel(), dtype=torch.int32)
-    for item, error in batch.errors.items():
+    for item, error in errors.items():
         info[item] = code_of(error, P.shape[0])
-    return token_of(batch, shape), info.reshape(shape).to(values.device)
+    return token, info.reshape(shape).to(values.device)
+
+
+def _batch_there(planner: Planner, values: Tensor) -> on_device.DeviceBatch | None:
+    """Factors, one per element of the token, on the device of values (*B, nnz), if one serves there."""
+    if values.is_cpu and not on_device.everywhere:
+        return None
+    flat = values.reshape(values.shape[:-1].numel(), values.shape[-1])
+    batch = on_device.anew(planner, flat, True)
+    assert not isinstance(batch, on_device.Lone)
+    return batch
 
 
 def _factor_batch(planner: Planner, values: np.ndarray, tolerant: bool = False) -> BatchFactored:
@@ -82,8 +101,33 @@ def _flattened(a: np.ndarray, kept: int) -> np.ndarray:
 
 def _solve(values: Tensor, b: Tensor, token: Tensor, pattern: int, how: str, trans: bool) -> Tensor:
     """Values (*B, nnz), token (*B); b (*B, n) or (*B, n, k)."""
+    if not b.is_cpu or on_device.everywhere:
+        there = there_of(token)
+        if there is None and factors_of(token) is None:  # a copy of a token
+            found = on_device.obtain(pattern_of(pattern), how, values)
+            there = None if found is None else (found, None)
+        if there is not None:
+            return _solve_there(*there, b, values.ndim - 1, trans)
     x = torch.from_numpy(_solve_numbers(values, numbers(b), token, pattern, how, trans))
     return x if b.is_cpu else x.to(b.device)
+
+
+@torch.no_grad()
+def _solve_there(
+    factor: on_device.Lone | on_device.DeviceBatch,
+    index: np.ndarray | None,
+    b: Tensor,
+    batch: int,
+    trans: bool,
+) -> Tensor:
+    """x on the device of b, whose first `batch` dimensions are those of the token."""
+    b = b.detach().resolve_conj().resolve_neg()
+    items, n = math.prod(b.shape[:batch]), b.shape[batch]
+    if not b.numel():
+        return torch.zeros_like(b, memory_format=torch.contiguous_format)
+    flat = b.reshape(items, n, b.numel() // (items * n))
+    some = {} if index is None else {"index": index}
+    return factor.solve(flat, trans, **some).reshape(b.shape).contiguous()
 
 
 def _solve_numbers(
@@ -179,6 +223,10 @@ def factor_anew(values: Tensor, planner: Planner, tolerant: bool = False) -> Ten
     """A token (*B) for fresh factors of values (*B, nnz), which no cache keeps; if `tolerant`, with
     the failures of a batch's items kept on the batch rather than raised.
     """
+    if not values.is_cpu or on_device.everywhere:
+        there = on_device.anew(planner, values, tolerant)
+        if there is not None:
+            return token_there(there, values.shape[:-1])
     v = numbers(values)
     if v.ndim == 1:
         return token_of([Factored(planner, v.copy())], ())
@@ -288,7 +336,8 @@ def adjoint(
     """(A_bar if `wanted`, b_bar) of `_Solve` for the gradient g of x."""
     vector, A_bar = x.ndim == values.ndim, None
     i, j = (cols, rows) if trans else (rows, cols)
-    if not torch.is_grad_enabled() and is_plain(g) and g.is_cpu and fwAD._current_level < 0:
+    here = g.is_cpu and not on_device.everywhere
+    if here and not torch.is_grad_enabled() and is_plain(g) and fwAD._current_level < 0:
         # No graph to build: the same two lines as below on bare numbers.
         lam_numbers = _solve_numbers(values, _conjugate(numbers(g)), token, pattern, how, not trans)
         lam_numbers = _conjugate(lam_numbers)

@@ -9,13 +9,16 @@ then the matrix is factored again, which is right, only slower.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..planning import BatchFactored, Factored
+from ..planning.on_device import DeviceBatch, Lone
 
-__all__ = ["batch_of", "factors_of", "token_of"]
+__all__ = ["batch_of", "factors_of", "there_of", "token_of", "token_there"]
 
 _ZERO = np.zeros((), np.int64)
 
@@ -28,6 +31,24 @@ def token_of(factors: list[Factored] | BatchFactored, shape: tuple[int, ...] | t
         token = torch.from_numpy(_ZERO.copy())  # the quickest tensor there is
     token.untyped_storage()._sparse_solver_factors = factors  # type: ignore[attr-defined]
     return token
+
+
+def token_there(factor: Lone | DeviceBatch, shape: tuple[int, ...] | torch.Size) -> Tensor:
+    """A token of this shape that owns factors on a device, out of sight for the functions below."""
+    token = torch.arange(max(1, math.prod(shape)), device="cpu").reshape(shape)
+    token.untyped_storage()._sparse_solver_there = factor  # type: ignore[attr-defined]
+    return token
+
+
+def there_of(token: Tensor) -> tuple[Lone | DeviceBatch, np.ndarray | None] | None:
+    """(factor on a device, which of its items the elements are); as `batch_of`."""
+    owned = getattr(token.untyped_storage(), "_sparse_solver_there", None)
+    if owned is None or isinstance(owned, Lone):
+        return None if owned is None else (owned, None)
+    if token.numel() == len(owned) and token.is_contiguous():
+        return owned, None
+    index = token.reshape(-1).numpy()
+    return owned, None if np.array_equal(index, np.arange(len(owned))) else index
 
 
 def factors_of(token: Tensor) -> list[Factored] | None:

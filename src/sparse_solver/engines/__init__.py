@@ -1,6 +1,8 @@
 """Engines: one small adapter per numeric library. `REGISTRY` is the list of all, best first."""
 
-from .base import Declined, Engine, Numeric, Symbolic
+from .base import Declined, Engine, Numeric, OutOfMemory, Symbolic
+from .cholespy import Cholespy
+from .cudss import Cudss
 from .multifrontal import Multifrontal
 from .multifrontal.ready import state as compiled
 from .multifrontal.ready import warm_up
@@ -14,6 +16,7 @@ __all__ = [
     "Declined",
     "Engine",
     "Numeric",
+    "OutOfMemory",
     "Symbolic",
     "Triangles",
     "compiled",
@@ -21,5 +24,6 @@ __all__ = [
 ]
 
 REGISTRY: dict[str, Engine] = {
-    engine.name: engine for engine in (Simplicial(), Multifrontal(), Rslab(), SuperLU())
+    engine.name: engine
+    for engine in (Simplicial(), Multifrontal(), Rslab(), SuperLU(), Cudss(), Cholespy())
 }

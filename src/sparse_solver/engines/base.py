@@ -1,6 +1,7 @@
 """The engine contract: what an adapter around a numeric library must offer, and nothing more.
 
-An engine works on NumPy arrays in a pattern's canonical order. It knows nothing of autograd, of
+An engine works on numbers in a pattern's canonical order: NumPy arrays, or torch tensors where it works
+on another device (`Engine.tensors`). It knows nothing of autograd, of
 caches or of accuracy: it analyses, it factors, it solves, or it says that it can't (`Declined`).
 """
 
@@ -16,7 +17,7 @@ import numpy as np
 from ..matrix import Pattern
 from .triangles import Triangles
 
-__all__ = ["Declined", "Engine", "Numeric", "Symbolic"]
+__all__ = ["Declined", "Engine", "Numeric", "OutOfMemory", "Symbolic"]
 
 
 class Declined(Exception):
@@ -28,6 +29,10 @@ class Declined(Exception):
     def __init__(self, message: str, index: int | None = None) -> None:
         super().__init__(message)
         self.index = index
+
+
+class OutOfMemory(Declined):
+    """There was no room for it; there may be once others have let go."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -112,6 +117,12 @@ class Engine(ABC):
         Whether another analysis, on other values, may make a difference.
     opaque : set of str
         The paths whose factorisations can do nothing but solve.
+    tensors : bool
+        Whether it takes torch tensors of a device in `devices` that is not the CPU, where they lie:
+        values (items, nnz), right-hand sides (items, n, k), several items factored side by side where
+        it can. Its numerics then have a method `failed`, which waits for the device.
+    chosen : bool
+        Whether ``engine="auto"`` may choose it for tensors on the CPU.
     """
 
     name: ClassVar[str]
@@ -121,18 +132,22 @@ class Engine(ABC):
     kinds: ClassVar[tuple[str, ...]] = ("general", "symmetric", "hermitian", "spd")
     looks_at_values: ClassVar[bool] = True
     opaque: ClassVar[frozenset[str]] = frozenset()
+    tensors: ClassVar[bool] = False
+    chosen: ClassVar[bool] = True
 
     def why_not(self) -> str | None:
         """None if the library can be used here, else the reason why not."""
         return None
 
     @abstractmethod
-    def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
-        """Order and plan. `values` (nnz,) may be looked at by libraries that match by size."""
+    def analyze(self, pattern: Pattern, path: str, values: Any, threads: int) -> Symbolic:
+        """Order and plan. `values` (nnz,), an array (or see `tensors`), may be looked at by libraries
+        that match by size.
+        """
 
     @abstractmethod
     def factorize(
-        self, symbolic: Symbolic, values: np.ndarray, threads: int, recycle: Numeric | None = None
+        self, symbolic: Symbolic, values: Any, threads: int, recycle: Numeric | None = None
     ) -> Numeric:
         """Factor `values` (nnz,).
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from ..derivatives import solve as rule
-from ..derivatives.token import batch_of, factors_of
+from ..derivatives.token import batch_of, factors_of, there_of
 from ..info import Info
 from ..matrix import Pattern, SparseMatrix
 from ..matrix.plain import is_plain, numbers, refuse_compiling
-from ..planning import Direct, Planner, planner_for, planner_of
+from ..planning import Direct, Planner, on_device, planner_for, planner_of
 from ..planning.symmetry import classify
 from .answers import Answers
 from .contract import check_method, read_matrix
@@ -90,6 +90,9 @@ class Factor(Answers):
     @property
     def info(self) -> Info:
         """Facts on the factorisation and the latest solve."""
+        there = None if self._token is None else there_of(self._token)
+        if there is not None:
+            return there[0].info()
         batch = None if self._token is None else batch_of(self._token)
         factors = None if self._token is None or batch else factors_of(self._token)
         if not factors and not batch:
@@ -173,6 +176,8 @@ class Plan:
     @property
     def info(self) -> Info:
         """Engine, path, reason, predicted size and work."""
+        if self._planner.elsewhere and not self._planner.analysed:
+            return next(reversed(self._planner.elsewhere.values())).planner.info()
         return self._planner.info()
 
     def factorize(self, A: Tensor | SparseMatrix) -> Factor:
@@ -272,6 +277,8 @@ def analyze(
     planner = plan._planner
     if planner.pattern.shape[0] == 0:
         return plan
+    if values is None and on_device.is_elsewhere(method):
+        return plan  # values will tell the device
     if values is None:
         ones = np.ones(planner.pattern.nnz)
         # With ones, a symmetric structure is a symmetric matrix, and one that is not is refused.
@@ -279,6 +286,9 @@ def analyze(
         planner.order(kind, ones)
     else:
         inner = values if plan._fixed is None else plan._fixed[0].matrix(values)
+        if not inner.values.is_cpu or on_device.everywhere:
+            if on_device.analyze(planner, inner.values):
+                return plan
         items = numbers(inner.values.cpu()).reshape(math.prod(inner.shape[:-2]), inner.nnz)
         for first in items[:1]:
             planner.order(classify(planner.pattern, first, assume), first)

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from ..derivatives import solve as rule
-from ..derivatives.token import batch_of
+from ..derivatives.token import batch_of, there_of
 from ..errors import NonFiniteError, code_of
 from ..matrix import SparseMatrix
 from ..matrix.plain import refuse_compiling
 from ..planning import BatchFactored, Direct
+from ..planning.on_device import DeviceBatch, Lone
 from .contract import check_method, is_vector, read_matrix
 from .factor import Factor, make_factor
 from .fixed import read_fixed
@@ -74,10 +75,13 @@ def _number(code: int, A: SparseMatrix) -> Tensor:
     return torch.tensor(code, dtype=torch.int32, device=A.device)
 
 
-def batch_behind(F: Factor) -> BatchFactored | None:
+def batch_behind(F: Factor) -> BatchFactored | DeviceBatch | None:
     """The batch of a Factor, unless a transform or a copy hides it."""
     found = None if F._token is None or not F._token.ndim else batch_of(F._token)
-    return None if found is None else found[0]
+    if found is not None:
+        return found[0]
+    there = None if F._token is None else there_of(F._token)
+    return None if there is None or isinstance(there[0], Lone) else there[0]
 
 
 def info_of(F: Factor) -> Tensor:

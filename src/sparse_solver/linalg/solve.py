@@ -14,7 +14,7 @@ from ..errors import NonFiniteError, code_of
 from ..info import Info
 from ..matrix import SparseMatrix
 from ..matrix.plain import is_plain
-from ..planning import Direct
+from ..planning import Direct, on_device
 from .augmented import solve_augmented, solve_augmented_ex
 from .contract import check_method, check_system, is_vector, read_matrix
 from .factor import make_factor
@@ -198,17 +198,29 @@ def solve_ex(
     if torch.compiler.is_compiling() or not is_plain(A.values) or not is_plain(b):
         return _outcome(*solve_inside(A, b, how, fixed, options), None)
     if len(A.shape) > 2:
-        return _solve_items(A, b, how, fixed, options)
+        return _solve_items(A, b, how, method, fixed, options)
     details = None
     try:
         F = make_factor(A, how, fixed, reuse=True)
         x = F.solve(b, **options)
+        if _unseen(A, method):
+            return _outcome(x, _finite(x, 0), None)
         code, details = 0, F.info
     except (torch.linalg.LinAlgError, NonFiniteError) as error:
         code = code_of(error, A.shape[-1])
         shape = b.shape if fixed is None else _shape_with(b.shape, fixed[1].shape)
         x = b.new_full(shape, float("nan"), dtype=torch.promote_types(A.dtype, b.dtype))
     return _outcome(x, torch.tensor(code, dtype=torch.int32, device=A.device), details)
+
+
+def _unseen(A: SparseMatrix, method: Direct) -> bool:
+    """Whether nothing may be read back: on a device, if nothing is to be checked."""
+    return not method.check and (not A.values.is_cpu or on_device.everywhere)
+
+
+def _finite(x: Tensor, batch: int) -> Tensor:
+    """`info` as x alone tells it, where it is: -1 for items with NaN or infinity."""
+    return x.detach().isfinite().flatten(batch).all(-1).to(torch.int32) - 1
 
 
 def _outcome(x: Tensor, info: Tensor, details: Info | None) -> SolveOutcome:
@@ -243,7 +255,12 @@ def _solve_list(
 
 
 def _solve_items(
-    A: SparseMatrix, b: Tensor, how: str, fixed: tuple[Any, Tensor] | None, modes: dict[str, Any]
+    A: SparseMatrix,
+    b: Tensor,
+    how: str,
+    method: Direct,
+    fixed: tuple[Any, Tensor] | None,
+    modes: dict[str, Any],
 ) -> SolveOutcome:
     """A batch, whose failed items leave the others whole."""
     tail = 1 if is_vector(A.shape, b.shape) else 2
@@ -261,6 +278,8 @@ def _solve_items(
         x = F.solve(b, **modes)
     finally:
         items.recording = False
+    if _unseen(A, method):
+        return _outcome(x, _finite(x, len(batch)), None)
     info = info_of(F)
     if items.errors:
         x = nan_where(info != 0, x, A.shape, b.shape)

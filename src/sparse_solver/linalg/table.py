@@ -44,7 +44,7 @@ def engines() -> EngineTable:
     --------
     >>> import sparse_solver as ss
     >>> [e.name for e in ss.engines()]
-    ['simplicial', 'multifrontal', 'rslab', 'superlu']
+    ['simplicial', 'multifrontal', 'rslab', 'superlu', 'cudss', 'cholespy']
     """
     return EngineTable(
         EngineEntry(name, e.why_not() is None, e.why_not(), e.dtypes, e.devices, e.kinds, dict(e.paths))

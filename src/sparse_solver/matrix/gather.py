@@ -61,7 +61,8 @@ class Slots:
         if device.type == "cpu":
             return self.index
         if device not in self._devices:
-            self._devices[device] = self.index.to(device)
+            with torch.inference_mode(False):  # graphs will save it
+                self._devices[device] = self.index.to(device)
         return self._devices[device]
 
     def sum(self, triplets: np.ndarray) -> np.ndarray:

@@ -150,7 +150,8 @@ class Pattern:
         if device.type == "cpu":
             return self.rows, self.cols
         if device not in self._devices:
-            self._devices[device] = self.rows.to(device), self.cols.to(device)
+            with torch.inference_mode(False):  # graphs will save them
+                self._devices[device] = self.rows.to(device), self.cols.to(device)
         return self._devices[device]
 
     # ---- facts that follow from the structure, each computed when first asked for ----

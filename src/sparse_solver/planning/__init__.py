@@ -1,5 +1,6 @@
 """Who factors, who may reuse, and is it good enough."""
 
+from . import on_device
 from .answers import Singular, chain, factored_or_singular, slogdet
 from .batch import BatchFactored
 from .batch_answers import chains, slogdets
@@ -26,6 +27,7 @@ __all__ = [
     "factored_or_singular",
     "halves",
     "obtain",
+    "on_device",
     "passes_for",
     "planner_for",
     "planner_of",

@@ -24,7 +24,7 @@ from .method import decode
 from .planner import Planner, Spare
 from .step import Step, step_of
 
-__all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for", "planner_of", "touch"]
+__all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for", "planner_of", "planners", "touch"]
 
 PATTERNS = 8
 _FIRST = 512
@@ -99,6 +99,12 @@ def touch(pattern: Pattern) -> None:
         with _lock:
             if pattern in _slots:
                 _slots.move_to_end(pattern)
+
+
+def planners() -> list[Planner]:
+    """All that are kept."""
+    with _lock:
+        return [slot.planner for by_how in _slots.values() for slot in by_how.values()]
 
 
 def planner_of(pattern: Pattern, how: str, dtype: np.dtype) -> Planner:

@@ -93,6 +93,11 @@ def is_for_definite(engine: str) -> bool:
 
 def refusal(pattern: Pattern, kind: str, dtype: np.dtype, asked: str) -> Exception:
     """What to raise where no engine, or not the one `asked` for, factors such matrices."""
+    if asked in REGISTRY and "cpu" not in REGISTRY[asked].devices:
+        reason = REGISTRY[asked].why_not()
+        here = "A is on the CPU: move A and b there" if reason is None else f"here: {reason}"
+        where = f"engine={asked!r} works on tensors on {' or '.join(REGISTRY[asked].devices)}"
+        return ValueError(f"{where}; {here}, or leave the choice to method=Direct()")
     if asked in REGISTRY and REGISTRY[asked].why_not() is None:
         what = f"this one (shape {pattern.shape}, {dtype})"
         if dtype.name not in REGISTRY[asked].dtypes:
@@ -149,6 +154,11 @@ def _factors(engine: Engine, kind: str, dtype: str) -> bool:
     return dtype in engine.dtypes and (kind in engine.kinds or symmetry in engine.kinds)
 
 
+def _serves_host(engine: Engine, asked: str) -> bool:
+    """Whether it is to be asked about numbers on the CPU."""
+    return "cpu" in engine.devices and (engine.chosen if asked == "auto" else engine.name == asked)
+
+
 def choices(
     n: int,
     nnz: int,
@@ -186,7 +196,7 @@ def choices(
     usable = [
         name
         for name, e in REGISTRY.items()
-        if engine in ("auto", name) and e.why_not() is None and _factors(e, kind, dtype)
+        if _serves_host(e, engine) and e.why_not() is None and _factors(e, kind, dtype)
     ]
     if engine == "simplicial" in usable:
         found.append(Choice("simplicial", "ldlt", "engine='simplicial' was asked for"))
@@ -204,6 +214,8 @@ def choices(
         if kind == "spd":
             found.append(Choice("superlu", "diagonal", f"{why}; definite, so diagonal pivots"))
         found.append(Choice("superlu", "lu", why))
+    if "cholespy" in usable:
+        found.append(Choice("cholespy", "cholesky", "engine='cholespy' was asked for"))
     return tuple(found)
 
 

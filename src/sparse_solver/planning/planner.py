@@ -96,6 +96,7 @@ class Planner:
         self._misses, self._patience = 0, 0  # of Cholesky, on matrices that were not definite
         self._random: np.ndarray | None = None
         self.lanes: Any = None  # how batches on this pattern are eliminated, if any came
+        self.elsewhere: dict[Any, Any] = {}  # by device and dtype, who plans for tensors there
         self._sound = False
         asked = REGISTRY.get(method.engine)
         self._is_picky = asked is not None and is_for_definite(asked.name)

@@ -7,7 +7,7 @@ import numpy as np
 from ..matrix import Pattern
 from .passes import passes_for
 
-__all__ = ["classify"]
+__all__ = ["ROUNDINGS", "classify"]
 
 ROUNDINGS = 8  # units of eps by which mirrored entries of an assembled matrix may differ
 

@@ -1,0 +1,36 @@
+"""The benchmark for GPUs: without a device it says so, and on the CPU it measures what is there."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+PROGRAM = Path(__file__).parent.parent / "benchmarks" / "gpu.py"
+pytestmark = pytest.mark.skipif(not PROGRAM.exists(), reason="the benchmarks are not beside the tests")
+
+
+def run(*args: str) -> str:
+    command = [sys.executable, str(PROGRAM), *args]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=170)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a device")
+def test_without_a_device(tmp_path):
+    assert run("--out", str(tmp_path / "gpu.json")) == "no CUDA device: nothing was measured\n"
+    assert not (tmp_path / "gpu.json").exists()
+
+
+def test_on_the_cpu(tmp_path):
+    out = tmp_path / "gpu.json"
+    text = run("--device", "cpu", "--problems", "2d-8", "--budget", "0.001", "--out", str(out))
+    engines = json.loads(out.read_text())["problems"]["2d-8"]["engines"]
+    for name, facts in engines.items():
+        assert name in text
+        assert facts["step"]["best"] > 0

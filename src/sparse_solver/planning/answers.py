@@ -23,11 +23,11 @@ import numpy as np
 from ..engines import REGISTRY, Declined, Numeric, compiled
 from ..errors import InaccurateSolveError, SingularMatrixError
 from . import blocks
+from .attempt import Attempt
 from .choose import Choice, choices, explicit_first, is_for_definite, is_opaque
 from .conditioning import random_vector
 from .equations import Equations
 from .factored import Factored
-from .planner import Attempt
 
 __all__ = ["Singular", "ask", "chain", "factored_or_singular", "slogdet"]
 

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from ..matrix import Pattern
 from ..matrix.convert import forget
+from .attempt import Spare
 from .factored import Factored
 from .method import decode
-from .planner import Planner, Spare
+from .planner import Planner
 from .step import Step, step_of
 
 __all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for", "planner_of", "planners", "touch"]

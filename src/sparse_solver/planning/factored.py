@@ -12,8 +12,9 @@ import numpy as np
 from ..engines import Declined
 from ..errors import InaccurateSolveError, NonFiniteError
 from ..info import Info
+from .attempt import Attempt, Spare
 from .equations import COMPONENTWISE, NORMWISE, Equations
-from .planner import Attempt, Planner, Spare
+from .planner import Planner
 
 __all__ = ["Factored"]
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..engines import REGISTRY, Declined, Numeric, Symbolic, compiled, simplicial, warm_up
+from ..engines import REGISTRY, Declined, Symbolic, compiled, simplicial, warm_up
 from ..errors import InaccurateSolveError, NotPositiveDefiniteError, SingularMatrixError
 from ..info import Info
 from ..matrix import Pattern
+from .attempt import Attempt, Spare
 from .choose import (
     Choice,
     Future,
@@ -35,43 +36,11 @@ from .passes import consider
 from .structural import check_structure
 from .symmetry import classify
 
-__all__ = ["Attempt", "Planner", "Spare"]
+__all__ = ["Planner"]
 
 log = logging.getLogger("sparse_solver")
 
 _BISECTED = 20_000  # unknowns up to which the first indefinite leading block is looked for
-
-
-class Attempt:
-    """A numeric factorisation and how it came about."""
-
-    __slots__ = ("choice", "fresh", "numeric", "symbolic")
-
-    def __init__(self, choice: Choice, symbolic: Symbolic, numeric: Numeric, fresh: bool) -> None:
-        self.choice, self.symbolic, self.numeric = choice, symbolic, numeric
-        self.fresh = fresh  # analysis and pivots were chosen for these very values
-
-
-class Spare:
-    """An old attempt that nobody else holds: recycled, or let go of, just before the next is made.
-
-    So two never exist at once, and the engine's allocator finds the memory still warm.
-    """
-
-    def __init__(self, attempt: Attempt | None = None) -> None:
-        self._attempt = attempt
-
-    def fits(self, choice: Choice) -> bool:
-        """Whether its storage is of use to `choice`."""
-        old = self._attempt
-        return old is not None and old.choice == choice and old.numeric.recyclable
-
-    def take(self, symbolic: Symbolic, dtype: np.dtype) -> Numeric | None:
-        """Its numeric part if new values can be factored in it; either way it is gone."""
-        old, self._attempt = self._attempt, None
-        if old is None or old.symbolic is not symbolic or old.numeric.dtype != dtype:
-            return None
-        return old.numeric if old.numeric.recyclable else None
 
 
 class Planner:

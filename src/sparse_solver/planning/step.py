@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ..engines import REGISTRY
 from ..engines.simplicial import KEPT, Kernel, functions
+from .attempt import Attempt
 from .conditioning import MARGIN, probe_limit, random_vector
 from .equations import COMPONENTWISE, NORMWISE
 from .factored import Factored
-from .planner import Attempt
 from .symmetry import ROUNDINGS
 
 __all__ = ["Step", "step_of"]

@@ -70,7 +70,7 @@ def test_without_numba_engines_serve_batches(monkeypatch):
 
 @pytest.mark.slow
 def test_readiness_is_remembered_on_disk(monkeypatch, tmp_path, lanes):
-    monkeypatch.setattr(stamps, "_places", lambda: (tmp_path / "new",))
+    monkeypatch.setattr(stamps, "places", lambda: (tmp_path / "new",))
     monkeypatch.setattr(ready, "forget_other_versions", lambda _: None)
     monkeypatch.setattr(ready, "_on_disk", lru_cache(ready._on_disk.__wrapped__))
     monkeypatch.setattr(ready, "_compiled", set())

@@ -200,6 +200,7 @@ def test_each_function_of_the_engine_is_compiled_once():
             assert twice <= {"_search"}, (name, twice)  # in integers of 32 and of 64 bits
 
 
+@pytest.mark.slow
 def test_code_on_disk_is_that_of_these_sources(tmp_path):
     """Another source, a damaged file, no place to write: the right answer each time."""
     source = (

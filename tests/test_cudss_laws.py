@@ -30,7 +30,14 @@ def moved(there, monkeypatch):
     return there
 
 
-PAIRS = [*(("cudss", dtype) for dtype in DTYPES), ("auto", torch.float64)]
+# The others go through the same code with another number of bytes.
+PAIRS = [
+    *(
+        pytest.param("cudss", d, marks=[] if d == torch.complex128 else pytest.mark.slow)
+        for d in DTYPES
+    ),
+    pytest.param("auto", torch.float64, marks=pytest.mark.slow),
+]
 
 
 @pytest.mark.parametrize(("engine", "dtype"), PAIRS, ids=lambda v: str(v).split(".")[-1])

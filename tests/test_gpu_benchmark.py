@@ -27,6 +27,7 @@ def test_without_a_device(tmp_path):
     assert not (tmp_path / "gpu.json").exists()
 
 
+@pytest.mark.slow
 def test_on_the_cpu(tmp_path):
     out = tmp_path / "gpu.json"
     text = run("--device", "cpu", "--problems", "2d-8", "--budget", "0.001", "--out", str(out))

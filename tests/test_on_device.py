@@ -194,8 +194,20 @@ def test_vmap_over_values_and_right_hand_sides(there):
         assert torch.allclose(over_v[j], solve(v[j], b))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
-@pytest.mark.parametrize("case", ["general", "spd_grid"])
+@pytest.mark.parametrize(
+    ("case", "dtype"),
+    [
+        ("general", torch.complex128),
+        *(
+            pytest.param(case, dtype, marks=pytest.mark.slow)
+            for case, dtype in (
+                ("general", torch.float64),
+                ("spd_grid", torch.float64),
+                ("spd_grid", torch.complex128),
+            )
+        ),
+    ],
+)
 def test_derivatives(there, dtype, case):
     rows, cols, values, n = BY_NAME["triangular" if case == "general" else case].triplets(dtype)
     keep = (rows < 5) & (cols < 5)
@@ -289,7 +301,10 @@ def bad_systems():
 
 
 @pytest.mark.parametrize(("name", "A", "b", "assume"), list(bad_systems()), ids=lambda v: str(v)[:20])
-@pytest.mark.parametrize("method", [CUDSS, ss.Direct()], ids=["cudss", "auto"])
+@pytest.mark.parametrize(
+    "method",
+    [pytest.param(CUDSS, id="cudss"), pytest.param(ss.Direct(), id="auto", marks=pytest.mark.slow)],
+)
 def test_errors_are_those_of_the_cpu(there, monkeypatch, name, A, b, assume, method):
     found = outcome(lambda: ss.solve(there(A), there(b), assume=assume, method=method))
     again = outcome(lambda: ss.factorize(there(A), assume=assume, method=method).solve(there(b)))

@@ -8,6 +8,7 @@ import gc
 
 import pytest
 import torch
+from cases import DTYPES
 from fake_cudss import FakeCudss
 
 import sparse_solver as ss
@@ -16,6 +17,15 @@ from sparse_solver.engines.cudss import Cudss
 from sparse_solver.planning import on_device
 
 WHY_NO_CUDSS = REGISTRY["cudss"].why_not()
+# Single precision goes the same way with another number of bytes.
+each_dtype = pytest.mark.parametrize(
+    "dtype",
+    [
+        pytest.param(d, marks=() if d in (torch.float64, torch.complex128) else pytest.mark.slow)
+        for d in DTYPES
+    ],
+    ids=lambda d: str(d).split(".")[1],
+)
 WHY_NO_GPU = None if torch.cuda.is_available() else "no CUDA device here"
 
 

@@ -77,6 +77,7 @@ def test_the_same_numbers(f, dtype):
             assert torch.allclose(a, b, atol=tol["rtol"] * float(a.abs().max()))
 
 
+@pytest.mark.slow
 def test_the_same_derivatives():
     plain, fast = pair(neo_hookean)
     x, D, mu, lam = inputs()

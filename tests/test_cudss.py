@@ -16,8 +16,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 from cases import BY_NAME, grid, neumann
-from conformance import each_dtype, system
-from devices import install, leave
+from conformance import system
+from devices import each_dtype, install, leave
 from fake_cudss import (
     ANALYSIS,
     FACTORIZATION,

@@ -72,6 +72,7 @@ def test_it_is_a_minimum():
     assert torch.linalg.eigvalsh(H).min() > 0
 
 
+@pytest.mark.slow
 def test_derivatives_against_finite_differences():
     given = inputs()
     assert gradcheck(equilibrium, given, check_forward_ad=True, fast_mode=True)

@@ -8,7 +8,8 @@ import pytest
 import scipy.sparse as sp
 import torch
 from cases import BY_NAME, grid, neumann
-from conformance import each_dtype, system
+from conformance import system
+from devices import each_dtype
 from fake_cudss import (
     ANALYSIS,
     GENERAL,

@@ -7,10 +7,11 @@ from functools import cached_property
 
 import numpy as np
 
-from . import schedule, selected, solve, supernodes
+from . import schedule, solve, supernodes
 from .blocks import block_width
 from .elimination import Elimination, ints, places
 from .fronts import Fronts, address_table
+from .inverse_tasks import inverse_tasks
 from .run import Graph
 
 __all__ = ["Analysis", "analyse"]
@@ -26,6 +27,8 @@ class Analysis:
     kept, lane : int
         Numbers in the arena: kept to the end, and on each thread's stacks.
     factor_tasks, forward_tasks, backward_tasks, inverse_tasks : Graph
+    y_place, y_room : array, int
+        Where the inverse keeps Y for each front above all subtrees, and the numbers in all.
     extended : int
         Rows of right-hand sides, those included that subtrees keep for rows above them.
     nnz_factor, flops
@@ -38,6 +41,8 @@ class Analysis:
     forward_tasks: Graph
     backward_tasks: Graph
     inverse_tasks: Graph
+    y_place: np.ndarray
+    y_room: int
     extended: int
     nnz_factor: int
     flops: float
@@ -102,10 +107,10 @@ def analyse(indptr: np.ndarray, indices: np.ndarray, forest: Elimination) -> Ana
     node, into, width, below, up = ints(n), ints(n), ints(n), ints(n), ints(n)
     fronts = supernodes.amalgamate(n, parent, count, node, into, width, below, up, work[0], work[1])
     width, below, up = width[:fronts], below[:fronts], up[:fronts]
-    sequence, bounds, flops = schedule.divide(width, below, up)
+    sequence, bounds, work_below = schedule.divide(width, below, up)
     rank = ints(fronts)
     rank[sequence] = np.arange(fronts)
-    width, below, up = width[sequence], below[sequence], up[sequence]
+    width, below, up, work_below = width[sequence], below[sequence], up[sequence], work_below[sequence]
     up = np.where(up >= 0, rank[up], -1)
     node = rank[node]
     by_node = np.argsort(node, kind="stable")
@@ -132,6 +137,9 @@ def analyse(indptr: np.ndarray, indices: np.ndarray, forest: Elimination) -> Ana
     tasks, kept, reused = schedule.factor_tasks(
         sequence, bounds, width, below, up, offset, int(panel[-1])
     )
+    inverse, y_place, y_room = inverse_tasks(
+        bounds, width, below, up, block, work_below, reused, int(panel[-1])
+    )
     child = np.flatnonzero(up >= 0)
     child_begin = _pointers(np.bincount(up[child], minlength=fronts))
     child = child[np.argsort(up[child], kind="stable")]
@@ -145,10 +153,12 @@ def analyse(indptr: np.ndarray, indices: np.ndarray, forest: Elimination) -> Ana
         tasks.arrays(),
         solve.forward_tasks(bounds, width, below, block).arrays(),
         solve.backward_tasks(bounds, width, below, block).arrays(),
-        selected.inverse_tasks(bounds, width, below, up, block, reused).arrays(),
+        inverse.arrays(),
+        y_place,
+        int(y_room),
         int(extended),
         int((width * (width + 1) // 2 + width * below).sum()),
-        flops,
+        float(work_below[up < 0].sum()),
     )
 
 

@@ -125,11 +125,11 @@ class Cholesky:
         Z = scratch.take("inverse", a.size, dtype)
         arena = scratch.take("arena", a.kept + team * a.lane, dtype)
         Y = scratch.take("Y", team * a.roomiest, dtype)
-        shared = scratch.take("shared", a.tallest * a.widest, dtype)
+        shared = scratch.take("shared", a.y_room, dtype)
         invert = selected_inverse.of(dtype)
 
         def work(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
-            room = Z, Y, a.roomiest, shared, arena, a.kept, a.lane, mirror, out
+            room = Z, Y, a.roomiest, a.y_place, shared, arena, a.kept, a.lane, mirror, out
             invert(a.table, graph, self.panels, *room, lane, self._machine, state)
 
         run(a.inverse_tasks, work, team, 2 * a.flops)

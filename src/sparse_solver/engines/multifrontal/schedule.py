@@ -15,7 +15,7 @@ from ..compiler import Floats, entry
 from .blocks import block_width, stored, update_width
 from .run import Graph
 
-__all__ = ["CHUNK", "Tasks", "divide", "factor_tasks", "stacks"]
+__all__ = ["CHUNK", "Arena", "Tasks", "divide", "factor_tasks", "stacks"]
 
 _PARTS = 12  # subtrees to aim at: with more, more work is left to fronts that wait for each other
 _LEAST_WORK = 4e6  # flops below which nothing is divided
@@ -41,9 +41,9 @@ def subtree_work(fronts: int, width, below, up, own: Floats, whole: Floats):
 
 def divide(
     width: np.ndarray, below: np.ndarray, up: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float]:
-    """(sequence, bounds, flops): the supernodes, task by task and then those above all tasks; task t
-    has supernodes bounds[t]:bounds[t + 1] of the new sequence.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(sequence, bounds, work): the supernodes, task by task and then those above all tasks; task t
+    has supernodes bounds[t]:bounds[t + 1] of the new sequence. And the flops of the subtree below each.
     """
     count = len(up)
     own, whole = np.empty(count), np.empty(count)
@@ -51,7 +51,7 @@ def divide(
     total = float(own.sum())
     everything = np.arange(count)
     if total < _LEAST_WORK:
-        return everything, np.array([0, count]), total
+        return everything, np.array([0, count]), whole
     children: dict[int, list[int]] = {}
     limit = max(total / _PARTS, _LEAST_WORK / 8)
     heavy = np.flatnonzero(whole > limit)
@@ -71,7 +71,7 @@ def divide(
     # share a task while they are small and no front above them comes in between.
     heads = np.flatnonzero(~is_top[:count] & ((up < 0) | is_top[up]))
     if not len(heads):  # a dense matrix: no subtree is below the large fronts
-        return everything, np.zeros(1, np.int64), total
+        return everything, np.zeros(1, np.int64), whole
     tops_before = np.cumsum(is_top)[heads]
     ends: list[int] = []
     task, filled, between = 0, 0.0, 0
@@ -83,7 +83,7 @@ def divide(
     owner = np.minimum(np.searchsorted(heads, everything), len(heads) - 1)
     task_of = np.where(is_top[:count], task + 1, np.array(ends)[owner])
     sequence = np.argsort(task_of, kind="stable")
-    return sequence, np.searchsorted(task_of[sequence], np.arange(task + 2)), total
+    return sequence, np.searchsorted(task_of[sequence], np.arange(task + 2)), whole
 
 
 @entry
@@ -147,7 +147,7 @@ class Tasks:
         )
 
 
-class _Arena:
+class Arena:
     """Places for update matrices that outlive a task. A place is used again after the tasks that
     gave it up, which therefore must come before those that take it.
     """
@@ -193,13 +193,14 @@ def factor_tasks(
     factor_size: int,
 ) -> tuple[Tasks, int, list[tuple[int, int]]]:
     """(tasks, size, reused): the graph of the factorisation, the size of the arena it needs beside
-    the stacks, and (s, t) for each subtree task t that takes a place which front s has given up.
+    the stacks, and (s, u) for each unit u that takes a place which front s has given up: a front, or ~t
+    for the subtrees of task t.
 
     Subtrees, then each front above them: assembled, factored and passed on by block columns.
     `offset` of subtrees' roots and of the fronts above is filled. The order is a postorder, in which
     few update matrices live at once.
     """
-    tasks, arena, first = Tasks(), _Arena(_SHARE * factor_size), int(bounds[-1])
+    tasks, arena, first = Tasks(), Arena(_SHARE * factor_size), int(bounds[-1])
     reused: list[tuple[int, int]] = []
     children: dict[int, list[int]] = {}
     last: dict[int, list[int]] = {}  # by front above: the tasks after which it can be assembled
@@ -220,7 +221,7 @@ def factor_tasks(
             roots = members[(up[members] < 0) | (up[members] >= first)].tolist()
             waits = frozenset().union(*(place(root) for root in roots if up[root] >= 0))
             task = tasks.add(SUBTREE, t, needs=tuple(sorted(waits)))
-            reused += [(tasks.what[w][1], t) for w in waits]  # what gives up places is a front's JOIN
+            reused += [(tasks.what[w][1], ~t) for w in waits]  # what gives up places is a front's JOIN
             for root in roots:
                 last.setdefault(int(up[root]), []).append(task)
             continue
@@ -238,6 +239,7 @@ def factor_tasks(
                 latest[j] = tasks.add(ACROSS, s, k, j, (solved, latest[j]))
         if up[s] >= 0:
             waits = place(s)
+            reused += [(tasks.what[w][1], s) for w in waits]
             free = tasks.add(JOIN, s, needs=(solved, *sorted(waits)))
             updates = [
                 tasks.add(UPDATING, s, j, needs=(free,)) for j in range(-(-r // update_width(r)))

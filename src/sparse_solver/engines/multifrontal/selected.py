@@ -1,83 +1,19 @@
-"""The selected inverse as a run of tasks: fronts above all subtrees one by one, then the subtrees."""
+"""The selected inverse as a run of the tasks that `inverse_tasks` makes."""
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..compiler import Numbers, entry, function
 from .blocks import block_start, update_width
-from .calls import INVERSE_BLOCK, call_kernel
+from .calls import GEMM, INVERSE_BLOCK, call_kernel, gemm
 from .calls import OVER as DIVIDE
 from .fronts import unpack
 from .inverse import below_front, gather, inverse_front
+from .inverse_tasks import BELOW, COLLECT, DIAGONAL, GATHER, INVERT, OVER, PIECE, ROWS, SUBTREE
 from .memory import load, move
 from .run import ABORT, draw, finish, tasks_at
-from .schedule import Tasks
+from .scalars import one_of
 
-__all__ = ["ROWS", "inverse_tasks", "selected_inverse"]
-
-ROWS = 512  # of a task that divides by a diagonal block
-SUBTREE, OVER, BELOW, DIAGONAL, GATHER, JOIN = range(6)
-
-
-def inverse_tasks(
-    bounds: np.ndarray,
-    width: np.ndarray,
-    below: np.ndarray,
-    up: np.ndarray,
-    block: np.ndarray,
-    reused: list[tuple[int, int]],
-) -> Tasks:
-    """The graph of tasks.
-
-    `reused` holds (s, t): in the factorisation, task t took a place in the arena that front s had given
-    up. Backwards, the children of s must wait for the subtrees of t.
-    """
-    tasks, top = Tasks(), int(bounds[-1])
-    task_of = np.searchsorted(bounds, np.arange(top), side="right") - 1
-    children: dict[int, list[int]] = {}
-    for s in np.flatnonzero(up >= top).tolist():
-        children.setdefault(int(up[s]), []).append(s)
-    subtree: dict[int, int] = {}
-    gathered: dict[int, list[int]] = {t: [] for t in range(len(bounds) - 1)}
-    pending = {t: 0 for t in gathered}
-    for s in np.flatnonzero(up[:top] >= top).tolist():
-        pending[int(task_of[s])] += 1
-    latest = tasks.add(JOIN, 0)
-    for t, roots in pending.items():
-        if roots == 0:
-            subtree[t] = tasks.add(SUBTREE, t, needs=(latest,))
-    waits: dict[int, list[int]] = {}
-    for s, t in reused:
-        waits.setdefault(s, []).append(t)
-    for s in range(len(up) - 1, top - 1, -1):
-        w, r, b = int(width[s]), int(below[s]), int(block[s])
-        m, outer = w + r, -(-r // int(update_width(r)))
-        for j in range(-(-w // b) - 1, -1, -1):
-            rows = m - min((j + 1) * b, w)
-            parts = [tasks.add(OVER, s, j, c, (latest,)) for c in range(0, rows, ROWS)]
-            latest = tasks.add(JOIN, s, needs=(latest, *parts))
-            inner = -(-w // b) - 1 - j
-            parts = [tasks.add(BELOW, s, j, i, (latest,)) for i in range(inner + outer)]
-            latest = tasks.add(DIAGONAL, s, j, needs=(latest, *parts))
-        before = {subtree[t] for t in waits.get(s, ())}
-        free = tasks.add(JOIN, s, needs=(latest, *sorted(before)))
-        parts = []
-        for c in children.get(s, ()):
-            # A single block is mirrored as a whole and so gathered as a whole.
-            mine = [
-                tasks.add(GATHER, c, k, needs=(free,))
-                for k in range(-(-int(below[c]) // int(update_width(below[c]))))
-            ]
-            parts += mine
-            if c < top:
-                t = int(task_of[c])
-                gathered[t] += [*mine, free]
-                pending[t] -= 1
-                if pending[t] == 0:
-                    subtree[t] = tasks.add(SUBTREE, t, needs=tuple(sorted(set(gathered[t]))))
-        latest = tasks.add(JOIN, s, needs=(free, *parts))
-    return tasks
+__all__ = ["selected_inverse"]
 
 
 @function
@@ -104,6 +40,35 @@ def _subtree(F, t, L, Z, Y, arena, kept, lane_size, lane, mirror, out, machine, 
                 gather(F, c, j, Z, arena, kept, lane_size, lane)
 
 
+@function
+def _block(F, kind, s, j, c, L, Z, Y, machine):
+    """A step of block column j of a front above all subtrees, but for the rows below in Z.
+
+    Y has the rows below the diagonal block.
+    """
+    w = F.column[s + 1] - F.column[s]
+    m, b = w + F.start[s + 1] - F.start[s], F.block[s]
+    width = min(b, w - j * b)
+    ldl = m - j * b
+    rest = ldl - width
+    first = block_start(j, b, m)
+    D, X = move(L, F.panel[s] + first), move(Z, F.panel[s] + first)
+    if kind == INVERT:
+        call_kernel(machine[INVERSE_BLOCK], (D, ldl, width, Y, rest, 0, X, X, ldl, machine))
+    elif kind == OVER:
+        rows = min(ROWS, rest - c)
+        for q in range(width):
+            y, a = move(Y, q * rest + c), move(D, q * ldl + width + c)
+            for p in range(rows):
+                y[p] = a[p]
+        call_kernel(machine[DIVIDE], (D, ldl, width, move(Y, c), rest, rows, machine))
+    elif rest > 0:  # the block's columns from c on less Y^H Z21
+        one = one_of(L)
+        z, to = move(X, c * ldl + width), move(X, c * (ldl + 1))
+        y, columns = move(Y, c * rest), min(PIECE, width - c)
+        gemm(machine[GEMM], (67, 78, width - c, columns, rest, -one, y, rest, z, ldl, one, to, ldl))
+
+
 @entry
 def selected_inverse(
     table,
@@ -112,6 +77,7 @@ def selected_inverse(
     Z: Numbers,
     Y: Numbers,
     room: int,
+    place,
     shared: Numbers,
     arena: Numbers,
     kept: int,
@@ -125,8 +91,8 @@ def selected_inverse(
     """Take part as thread `lane`.
 
     Z like L, overwritten; Y (for each lane, room for the numbers below the diagonal block of a front in
-    a subtree), shared (rows of the tallest front times its block), mirror and out (nnz,) on A's
-    nonzeros.
+    a subtree), shared (for the numbers below a block of each front above, at its `place`), mirror and
+    out (nnz,) on A's nonzeros.
     """
     F, G, own = unpack(table), tasks_at(graph), move(Y, lane * room)
     while True:
@@ -139,26 +105,11 @@ def selected_inverse(
             _subtree(F, s, L, Z, own, arena, kept, lane_size, lane, mirror, out, machine, state)
         elif kind == GATHER:
             gather(F, s, j, Z, arena, kept, lane_size, lane)
+        elif kind == COLLECT:
+            _collect(F, s, Z, mirror, out)
         elif kind == BELOW:
-            below_front(F, s, j, i, L, Z, shared, arena, kept, lane_size, lane, machine)
-        elif kind != JOIN:
-            w = F.column[s + 1] - F.column[s]
-            m, b = w + F.start[s + 1] - F.start[s], F.block[s]
-            width = min(b, w - j * b)
-            ldl = m - j * b
-            rest = ldl - width
-            D = move(L, F.panel[s] + block_start(j, b, m))
-            if kind == OVER:
-                rows = min(ROWS, rest - i)
-                for c in range(width):
-                    y, a = move(shared, c * rest + i), move(D, c * ldl + width + i)
-                    for p in range(rows):
-                        y[p] = a[p]
-                call_kernel(machine[DIVIDE], (D, ldl, width, move(shared, i), rest, rows, machine))
-            else:
-                X = move(Z, F.panel[s] + block_start(j, b, m))
-                block = D, ldl, width, shared, rest, rest, move(X, width), X, ldl, machine
-                call_kernel(machine[INVERSE_BLOCK], block)
-                if j == 0:
-                    _collect(F, s, Z, mirror, out)
+            y = move(shared, place[s - F.top])
+            below_front(F, s, j, i, L, Z, y, arena, kept, lane_size, lane, machine)
+        elif kind == INVERT or kind == OVER or kind == DIAGONAL:
+            _block(F, kind, s, j, i, L, Z, move(shared, place[s - F.top]), machine)
         finish(state, G, task)

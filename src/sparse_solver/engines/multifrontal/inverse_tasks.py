@@ -1,4 +1,4 @@
-"""The selected inverse as a graph of tasks: fronts above all subtrees, from the roots down, and subtrees.
+"""The selected inverse as a graph of tasks: fronts above all subtrees, from the roots down; subtrees.
 
 Fronts that do not lie on one way to a root are worked on side by side, so a way that has room for one
 thread at a time leaves the others something to do. Each holds its Y (see `inverse`) in a place that
@@ -15,13 +15,14 @@ from .blocks import update_width
 from .schedule import Arena, Tasks
 
 __all__ = [
-    "BELOW", "COLLECT", "DIAGONAL", "GATHER", "INVERT", "OVER", "PIECE", "ROWS", "SUBTREE", "inverse_tasks",
+    "BELOW", "COLLECT", "DIAGONAL", "GATHER", "INVERT", "OVER", "PIECE", "ROWS", "SUBTREE",
+    "inverse_tasks",
 ]  # fmt: skip
 
 ROWS = 512  # of a task that divides by a diagonal block
 PIECE = 64  # columns of a task on a diagonal block
 _SHARE = 0.125  # of the factor's size: places for Y may take as much without waiting for each other
-_Step = tuple[str, int]  # a front above all subtrees, what it hands to its children, or a task of subtrees
+_Step = tuple[str, int]  # ("front", s), ("children", s) for what s hands to them, ("subtree", t)
 SUBTREE, INVERT, OVER, BELOW, DIAGONAL, COLLECT, GATHER, JOIN = range(8)
 
 
@@ -38,9 +39,9 @@ def inverse_tasks(
     """(tasks, place, room): the graph, where the Y of each front above all subtrees lies, and the room
     for them all.
 
-    `work` is that of the subtree below each front. `reused` holds (s, u): in the factorisation, u took a
-    place in the arena that front s had given up, for a front u or for a subtree of task ~u. Backwards, s
-    can hand down to its children after u has no more use for that place.
+    `work` is that of the subtree below each front. `reused` holds (s, u): in the factorisation, u took
+    a place in the arena that front s had given up, for a front u or for a subtree of task ~u. Backwards,
+    s can hand down to its children after u has no more use for that place.
     """
     top = int(bounds[-1])
     task_of = np.searchsorted(bounds, np.arange(top), side="right") - 1

@@ -84,6 +84,7 @@ STRUCTURES: dict[str, Callable[[], sp.csr_array]] = {
     "full_40": lambda: full(40),
     "full_400": lambda: full(400),  # one front, above the size at which BLAS is called
     "grid_30": lambda: laplacian(30, 2),
+    "grid_100": lambda: laplacian(100, 2),
     "grid_9_3d": lambda: laplacian(9, 3),
     "grid_16_3d": lambda: laplacian(16, 3),
     "grid_22_3d": lambda: laplacian(22, 3),

@@ -32,6 +32,7 @@ from torch.autograd import gradcheck, gradgradcheck
 
 import sparse_solver as ss
 from sparse_solver.engines import Declined, Numeric
+from sparse_solver.engines.multifrontal import inverse_tasks, schedule
 
 pytestmark = needs_engine
 f64 = torch.float64
@@ -144,6 +145,21 @@ def test_a_kept_plan_and_recycled_storage_give_the_same_bits(name):
         assert recycled.factor.panels is old.factor.panels
         assert everything(recycled, b) == fresh
         old = recycled
+
+
+@pytest.mark.parametrize("name", ["grid_100", "grid_22_3d"])
+def test_the_same_bits_where_every_place_is_used_again(name, monkeypatch):
+    """Update matrices and the inverse's Y take the first place that fits, whoever they wait for."""
+    A = matrix(name)
+    b, roomy = rhs(A, 2), analysed(A)
+    for module in (schedule, inverse_tasks):
+        monkeypatch.setattr(module, "_SHARE", 0.0)
+    tight = analysed(A)
+    room = [(s.handle[0].kept, s.handle[0].y_room) for s in (tight, roomy)]
+    assert room[0] < room[1]
+    expected = everything(factored(A, 1, roomy), b)
+    for threads in (1, 2, 4, 4, 4):
+        assert everything(factored(A, threads, tight), b) == expected, threads
 
 
 def test_storage_that_somebody_holds_is_never_touched(monkeypatch):

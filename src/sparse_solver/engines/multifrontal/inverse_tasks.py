@@ -40,7 +40,7 @@ def inverse_tasks(
     for them all.
 
     `work` is that of the subtree below each front. `reused` holds (s, u): in the factorisation, u took
-    a place in the arena that front s had given up, for a front u or for a subtree of task ~u. Backwards,
+    a place in the arena that front s had given up, for a front u or a subtree of task ~u. Backwards,
     s can hand down to its children after u has no more use for that place.
     """
     top = int(bounds[-1])

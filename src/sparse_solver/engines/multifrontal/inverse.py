@@ -27,7 +27,20 @@ from .scalars import is_real, one_of
 __all__ = ["below_front", "gather", "inverse_front"]
 
 _SMALL = 100  # rows of a front up to which our own kernels are used
+_TILE = 8
 _MIRRORED = 200  # rows of Z22 up to which filling both triangles, for a general product, is worth it
+
+
+@function
+def _mirror(U, r):
+    """The upper triangle of U (r x r) from the lower, tile by tile: each takes a few lines of cache."""
+    for j0 in range(0, r, _TILE):
+        for i0 in range(j0, r, _TILE):
+            j1 = min(j0 + _TILE, r)
+            for i in range(i0, min(i0 + _TILE, r)):
+                to, source = move(U, i * r), move(U, i)
+                for j in range(j0, min(j1, i)):
+                    to[j] = source[j * r].conjugate()
 
 
 @function
@@ -64,9 +77,7 @@ def gather(F, c, block, Z, arena, kept, lane_size, lane):
             for i in range(j, r):
                 to[i] = source[rel[i]]
     if ub == r and r <= _MIRRORED:  # both triangles, for the product below
-        for j in range(j0, j1):
-            for i in range(j + 1, r):
-                U[i * r + j] = U[j * r + i].conjugate()
+        _mirror(U, r)
 
 
 @function

@@ -55,7 +55,7 @@ def test_every_ability_against_dense_numpy(name, dtype):
     condition = np.linalg.norm(D, 1) * np.linalg.norm(inverse, 1)
     eps = EPS[dtype] * condition
     F = factored(A, 2)
-    for k in ((), (1,), (3,), (16,), (33,), (0,)):
+    for k in ((), (1,), (3,), (16,), (33,), (70,), (0,)):
         b = rhs(A, *k)
         for transposed, M in ((False, inverse), (True, inverse.T)):
             x = F.solve(b, transposed)
@@ -111,6 +111,24 @@ def test_random_definite_matrices(n, density, seed, threads, cplx, columns):
     assert abs(F.slogdet()[1] - np.linalg.slogdet(D)[1]) <= 1e3 * eps * n
     at = A.pattern.rows.numpy(), A.pattern.cols.numpy()
     assert close(F.selected_inverse(), inverse[at], eps)
+
+
+@pytest.mark.parametrize("name", ["grid_16_3d", "grid_22_3d", "full_400"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex64], ids=["float64", "complex64"])
+def test_columns_of_a_block_are_those_solved_alone(name, dtype):
+    A = matrix(name, dtype)
+    F, b = factored(A, 2), rhs(A, 70)
+    M = sp.csr_array(
+        (A.values.numpy(), (A.pattern.rows.numpy(), A.pattern.cols.numpy())), shape=A.shape
+    )
+    alone = np.stack([F.solve(b[:, c].copy()) for c in range(b.shape[1])], axis=1)
+    for k in (2, 5, 8, 9, 24, 70):
+        given = b[:, :k].copy()
+        x = F.solve(given)
+        assert close(x, alone[:, :k], EPS[dtype], 1e4), k
+        assert np.abs(M @ x - given).max() <= 1e3 * EPS[dtype] * np.abs(x).max() * abs(M).max()
+        adjoint = F.half_solve(F.half_solve(given), adjoint=True)
+        assert close(adjoint, x, EPS[dtype], 1e4), k
 
 
 # ---- the same bits, whoever does the work ----

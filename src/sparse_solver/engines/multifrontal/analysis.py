@@ -7,12 +7,13 @@ from functools import cached_property
 
 import numpy as np
 
-from . import schedule, solve, supernodes
+from . import schedule, supernodes
 from .blocks import block_width
 from .elimination import Elimination, ints, places
 from .fronts import Fronts, address_table
 from .inverse_tasks import inverse_tasks
 from .run import Graph
+from .solve_tasks import solve_tasks
 
 __all__ = ["Analysis", "analyse"]
 
@@ -26,11 +27,11 @@ class Analysis:
     fronts : Fronts
     kept, lane : int
         Numbers in the arena: kept to the end, and on each thread's stacks.
-    factor_tasks, forward_tasks, backward_tasks, inverse_tasks : Graph
+    factor_tasks, solve_tasks, forward_tasks, backward_tasks, inverse_tasks : Graph
     y_place, y_room : array, int
         Where the inverse keeps Y for each front above all subtrees, and the numbers in all.
     extended : int
-        Rows of right-hand sides, those included that subtrees keep for rows above them.
+        Rows of right-hand sides, those included that fronts keep for rows above all subtrees.
     nnz_factor, flops
     """
 
@@ -38,6 +39,7 @@ class Analysis:
     kept: int
     lane: int
     factor_tasks: Graph
+    solve_tasks: Graph
     forward_tasks: Graph
     backward_tasks: Graph
     inverse_tasks: Graph
@@ -56,11 +58,6 @@ class Analysis:
     def tallest(self) -> int:
         """Rows of the largest front."""
         return int((np.diff(self.fronts.column) + np.diff(self.fronts.start)).max(initial=0))
-
-    @cached_property
-    def widest(self) -> int:
-        """Columns of the widest block of a front above the subtrees."""
-        return int(self.fronts.block[self.fronts.bounds[-1] :].max(initial=0))
 
     @cached_property
     def roomiest(self) -> int:
@@ -146,13 +143,15 @@ def analyse(indptr: np.ndarray, indices: np.ndarray, forest: Elimination) -> Ana
     where = column, start, up, child_begin, child, panel, block, begin, source[:lower], target[:lower]
     arrays = (*where, bounds, offset, order, rows, relative, reach)
     fields = [np.ascontiguousarray(array) for array in arrays]
+    sizes = bounds, width, below, up, block
     return Analysis(
         Fronts(*fields, n, fronts, int(bounds[-1])),  # type: ignore[call-arg, arg-type]
         kept,
         int(lane),
         tasks.arrays(),
-        solve.forward_tasks(bounds, width, below, block).arrays(),
-        solve.backward_tasks(bounds, width, below, block).arrays(),
+        solve_tasks(*sizes).arrays(),
+        solve_tasks(*sizes, backwards=False).arrays(),
+        solve_tasks(*sizes, forwards=False).arrays(),
         inverse.arrays(),
         y_place,
         int(y_room),

@@ -14,9 +14,9 @@ from ..compiler.types import INT, Value
 # Places in the table.
 GEMM, HERK, TRSM, HEMM, POTRI = range(5)
 COLUMNS, UPDATE, PANEL, FORWARDS, BACKWARDS, TIMES, TRANSPOSED_TIMES, OVER, INVERSE_BLOCK = range(5, 14)
-DOWN, UP = 14, 15
-STEP = 16  # rows of a tile
-YIELD, SLEEP, NAP = 17, 18, 19  # the system's functions by which a thread waits, and how long it sleeps
+DOWN, UP, FRONT_DOWN, FRONT_UP = 14, 15, 16, 17
+STEP = 18  # rows of a tile
+YIELD, SLEEP, NAP = 19, 20, 21  # the system's functions by which a thread waits, and how long it sleeps
 _BYTES = ir.IntType(8).as_pointer()
 
 

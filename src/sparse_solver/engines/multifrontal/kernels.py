@@ -2,9 +2,6 @@
 
 Compiled once each and never inlined: whatever calls them stays quick to compile. Matrices are stored
 by columns; `machine` is the table of addresses that `machine.py` makes.
-
-Right-hand sides are rows of k contiguous numbers: element (i, c) of X is X[i k + c], so that a block
-of rows is, to BLAS, a matrix of k rows. Nothing is conjugated in the triangular solves.
 """
 
 from __future__ import annotations
@@ -12,15 +9,24 @@ from __future__ import annotations
 import math
 
 from ..compiler import Numbers, entry, function
-from .calls import COLUMNS, DOWN, GEMM, POTRI, STEP, TRSM, UP, call_kernel, gemm, potri, trsm
+from .calls import COLUMNS, GEMM, POTRI, STEP, TRSM, call_kernel, gemm, potri, trsm
 from .memory import move
 from .scalars import is_real, one_of
-from .streams import dots_1, dots_2, dots_4, subtract_1, subtract_2, subtract_4
+from .substitution import (
+    backwards,
+    down,
+    forwards,
+    front_down,
+    front_up,
+    subtract_transposed,
+    times,
+    transposed_times,
+    up,
+)  # fmt: skip
 from .tile import tile_1, tile_4
 
 __all__ = ["KERNELS"]
 
-_LARGE = 16000  # numbers in a panel times right-hand sides from which calls of BLAS pay
 _FRONT = 100  # rows of a front up to which the inverse uses plain loops
 _TINY = 24  # columns up to which a triangle is inverted by plain loops
 
@@ -137,172 +143,6 @@ def panel(A: Numbers, lda: int, m: int, w: int, machine):
     return 0
 
 
-@function
-def _subtract(M, ldl, r, w, x, y):
-    """y -= M x for M (r x w)."""
-    j = 0
-    while j + 3 < w:
-        subtract_4(y, move(M, j * ldl), ldl, r, move(x, j))
-        j += 4
-    if j + 1 < w:
-        subtract_2(y, move(M, j * ldl), ldl, r, move(x, j))
-        j += 2
-    if j < w:
-        subtract_1(y, move(M, j * ldl), ldl, r, move(x, j))
-
-
-@function
-def _subtract_transposed(M, ldl, r, w, y, x):
-    """x -= M^T y for M (r x w)."""
-    j = 0
-    while j + 3 < w:
-        dots_4(y, move(M, j * ldl), ldl, r, move(x, j))
-        j += 4
-    if j + 1 < w:
-        dots_2(y, move(M, j * ldl), ldl, r, move(x, j))
-        j += 2
-    if j < w:
-        dots_1(y, move(M, j * ldl), ldl, r, move(x, j))
-
-
-@entry
-def down(L: Numbers, ldl: int, m: int, w: int, x: Numbers, machine):
-    """One column: the first w of m numbers x by L^-1, and those below less L21 times them."""
-    j = 0
-    while j < w:
-        D, y, width = move(L, j * (ldl + 1)), move(x, j), min(4, w - j)
-        y[0] *= 1 / D[0].real
-        if width > 1:
-            y[1] = (y[1] - D[1] * y[0]) * (1 / D[ldl + 1].real)
-        if width > 2:
-            C = move(D, 2 * ldl)
-            y[2] = (y[2] - D[2] * y[0] - D[ldl + 2] * y[1]) * (1 / C[2].real)
-        if width > 3:
-            C = move(D, 2 * ldl)
-            z = y[3] - D[3] * y[0] - D[ldl + 3] * y[1]
-            y[3] = (z - C[3] * y[2]) * (1 / C[ldl + 3].real)
-        _subtract(move(D, width), ldl, m - j - width, width, y, move(y, width))
-        j += width
-    return 0
-
-
-@entry
-def up(L: Numbers, ldl: int, m: int, w: int, x: Numbers, machine):
-    """One column: the first w of m numbers x, less L21^T times those below, by L^-T."""
-    j = (w - 1) // 4 * 4
-    while j >= 0:
-        D, y, width = move(L, j * (ldl + 1)), move(x, j), min(4, w - j)
-        _subtract_transposed(move(D, width), ldl, m - j - width, width, move(y, width), y)
-        if width > 3:
-            y[3] *= 1 / D[3 * ldl + 3].real
-            y[2] -= D[2 * ldl + 3] * y[3]
-            y[1] -= D[ldl + 3] * y[3]
-            y[0] -= D[3] * y[3]
-        if width > 2:
-            y[2] *= 1 / D[2 * ldl + 2].real
-            y[1] -= D[ldl + 2] * y[2]
-            y[0] -= D[2] * y[2]
-        if width > 1:
-            y[1] *= 1 / D[ldl + 1].real
-            y[0] -= D[1] * y[1]
-        y[0] *= 1 / D[0].real
-        j -= 4
-    return 0
-
-
-@function
-def _leading(L, ldl, j, width, X, k):
-    """Solve with the width x width block of L at j, forwards."""
-    for c in range(j, j + width):
-        y = move(X, c * k)
-        for p in range(j, c):
-            l, z = L[p * ldl + c], move(X, p * k)
-            for i in range(k):
-                y[i] -= l * z[i]
-        d = 1 / L[c * ldl + c].real
-        for i in range(k):
-            y[i] *= d
-
-
-@entry
-def forwards(L: Numbers, ldl: int, w: int, X: Numbers, k: int, machine):
-    """X = L^-1 X for L (w x w)."""
-    if k == 1:
-        return call_kernel(machine[DOWN], (L, ldl, w, w, X, machine))
-    if w * w * k > _LARGE or not is_real(L[0]):
-        one = one_of(L)
-        trsm(machine[TRSM], (82, 76, 84, 78, k, w, one, L, ldl, X, k))
-        return 0
-    for j in range(0, w, 4):
-        width = min(4, w - j)
-        if j > 0:
-            l, x = move(L, j), move(X, j * k)
-            call_kernel(machine[COLUMNS], (x, k, X, k, l, 1, ldl, j, k, width, 1, machine))
-        _leading(L, ldl, j, width, X, k)
-    return 0
-
-
-@entry
-def times(M: Numbers, ldl: int, r: int, w: int, X: Numbers, Y: Numbers, k: int, machine):
-    """Y (r x k) = -M X for M (r x w)."""
-    if k == 1:
-        for i in range(r):
-            Y[i] = 0
-        _subtract(M, ldl, r, w, X, Y)
-    elif r * w * k > _LARGE or not is_real(M[0]):
-        one = one_of(M)
-        gemm(machine[GEMM], (78, 84, k, r, w, -one, X, k, M, ldl, one - one, Y, k))
-    else:
-        call_kernel(machine[COLUMNS], (Y, k, X, k, M, 1, ldl, w, k, r, 0, machine))
-    return 0
-
-
-@entry
-def transposed_times(M: Numbers, ldl: int, r: int, w: int, Y: Numbers, X: Numbers, k: int, machine):
-    """X -= M^T Y for M (r x w)."""
-    if k == 1:
-        _subtract_transposed(M, ldl, r, w, Y, X)
-    elif r * w * k > _LARGE or not is_real(M[0]):
-        one = one_of(M)
-        gemm(machine[GEMM], (78, 78, k, w, r, -one, Y, k, M, ldl, one, X, k))
-    else:
-        call_kernel(machine[COLUMNS], (X, k, Y, k, M, ldl, 1, r, k, w, 1, machine))
-    return 0
-
-
-@function
-def _trailing(L, ldl, j, width, X, k):
-    """Solve with the transposed width x width block of L at j, backwards."""
-    for c in range(j + width - 1, j - 1, -1):
-        y = move(X, c * k)
-        for p in range(c + 1, j + width):
-            l, z = L[c * ldl + p], move(X, p * k)
-            for i in range(k):
-                y[i] -= l * z[i]
-        d = 1 / L[c * ldl + c].real
-        for i in range(k):
-            y[i] *= d
-
-
-@entry
-def backwards(L: Numbers, ldl: int, w: int, X: Numbers, k: int, machine):
-    """X = L^-T X for L (w x w)."""
-    if k == 1:
-        return call_kernel(machine[UP], (L, ldl, w, w, X, machine))
-    if w * w * k > _LARGE or not is_real(L[0]):
-        one = one_of(L)
-        trsm(machine[TRSM], (82, 76, 78, 78, k, w, one, L, ldl, X, k))
-        return 0
-    for j in range((w - 1) // 4 * 4, -1, -4):
-        width = min(4, w - j)
-        rest = w - j - width
-        if rest > 0:
-            l, x, y = move(L, j * ldl + j + width), move(X, j * k), move(X, (j + width) * k)
-            call_kernel(machine[COLUMNS], (x, k, y, k, l, ldl, 1, rest, k, width, 1, machine))
-        _trailing(L, ldl, j, width, X, k)
-    return 0
-
-
 @entry
 def over(L: Numbers, ldl: int, w: int, Y: Numbers, ldy: int, r: int, machine):
     """Y = Y L^-1 for Y (r x w)."""
@@ -367,7 +207,7 @@ def inverse_block(
     if is_real(L[0]) and w + r <= _FRONT:
         for j in range(w):
             y = move(Z21, j * ldz)
-            _subtract_transposed(move(Y, j * ldy), ldy, r, w - j, y, move(Z, j * (ldz + 1)))
+            subtract_transposed(move(Y, j * ldy), ldy, r, w - j, y, move(Z, j * (ldz + 1)))
         return 0
     for j in range(0, w, 64):
         width = min(64, w - j)
@@ -379,5 +219,5 @@ def inverse_block(
 # In the order of their places in `machine`, after BLAS's.
 KERNELS = (
     columns, update, panel, forwards, backwards, times, transposed_times, over, inverse_block,
-    down, up,
+    down, up, front_down, front_up,
 )  # fmt: skip

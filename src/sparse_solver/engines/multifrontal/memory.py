@@ -7,7 +7,16 @@ from llvmlite import ir
 from ..compiler import Pointer, builtin
 from ..compiler.types import INT, INT32, Value
 
-__all__ = ["fetch_add", "fetch_min", "int32_at", "int64_at", "load", "move", "pause", "store"]
+__all__ = [
+    "fetch_add", "fetch_min", "int32_at", "int64_at", "load", "move", "pause", "prefetch", "store",
+]  # fmt: skip
+
+_BYTE, _I32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+_LINE = 64  # bytes of a cache line
+
+
+def _int(n: int):
+    return ir.Constant(INT.parts[0], n)
 
 
 @builtin
@@ -38,6 +47,19 @@ def load(b, words, index):
 def store(b, words, index, value):
     """words[index] = value (int64), for readers that use `load`."""
     b.store_atomic(value.llvm, b.place(words, index).llvm, "release", 8)
+
+
+@builtin
+def prefetch(b, pointer, count, for_writing):
+    """Ask for `count` numbers to come to the processor, cache line by cache line."""
+    first, size = b.bitcast(pointer.llvm, _BYTE), pointer.type.to.dtype.itemsize
+    kind = ir.FunctionType(ir.VoidType(), [_BYTE, _I32, _I32, _I32])
+    name = "llvm.prefetch.p0i8"
+    ask = b.module.globals.get(name) or ir.Function(b.module, kind, name)
+    how = ir.Constant(_I32, int(for_writing.llvm.constant)), ir.Constant(_I32, 3), ir.Constant(_I32, 1)
+    lines = b.udiv(b.add(b.mul(count.llvm, _int(size)), _int(_LINE - 1)), _int(_LINE))
+    with b.count(lines) as line:
+        b.call(ask, [b.gep(first, [b.mul(line, _int(_LINE))]), *how])
 
 
 @builtin

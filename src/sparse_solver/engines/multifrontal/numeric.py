@@ -8,14 +8,15 @@ from numpy.lib.stride_tricks import as_strided
 from .analysis import Analysis
 from .factor import factorize
 from .machine import machine
+from .rows import row_width
 from .run import Graph
 from .selected import selected_inverse
-from .solve import CHUNK, backward, forward
-from .team import Scratch, run
+from .solve import substitute
+from .team import Scratch, aligned, run
 
 __all__ = ["Cholesky"]
 
-_COLUMNS = 32  # right-hand sides at a time, so that a front's share stays in cache
+_COLUMNS = 64  # right-hand sides at a time: fewer rows of the factor to read, and more of X to keep
 _ALONE = 1e6  # flops up to which starting other threads costs more than they bring
 
 
@@ -75,7 +76,7 @@ class Cholesky:
         return self._substitute(b, not adjoint, adjoint)
 
     def _substitute(self, b: np.ndarray, down: bool, up: bool) -> np.ndarray:
-        out = np.empty(b.shape, self.panels.dtype)
+        out = aligned(b.size, self.panels.dtype).reshape(b.shape)
         stride = 1 if b.ndim == 1 else b.shape[1]
         given, result = b.reshape(-1), out.reshape(-1)
         for first in range(0, stride if out.size else 0, _COLUMNS):
@@ -89,31 +90,22 @@ class Cholesky:
         """The sweeps for k columns of b, whose rows are `stride` numbers apart, as are those of out."""
         a, dtype, scratch = self.analysis, self.panels.dtype, self.scratch
         flops = 2.0 * a.nnz_factor * k
-        team, height = self._team(flops, a.forward_tasks), a.tallest * k
-        X = scratch.take("X", a.extended * k, dtype)
+        width = row_width(k, dtype.itemsize)
+        graph = a.solve_tasks if down and up else a.forward_tasks if down else a.backward_tasks
+        team, height = self._team(flops, graph), a.tallest * width
+        X = scratch.take("X", a.extended * width, dtype)
         buffers = scratch.take("buffers", team * height, dtype)
-        n = a.fronts.n
-        if down:
-            forwards = forward.of(dtype)
+        sweep = substitute.of(dtype)
 
-            def sweep(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
-                vectors = b, stride, X, buffers, height, k
-                forwards(a.table, graph, self.panels, *vectors, lane, self._machine, state)
+        def work(lane: int, table: np.ndarray, state: np.ndarray) -> None:
+            vectors = b, stride, int(down), X, out, stride, buffers, height, k, width
+            sweep(a.table, table, self.panels, *vectors, lane, self._machine, state)
 
-            run(a.forward_tasks, sweep, team, flops)
-        if up:
-            partial = scratch.take("partial", a.widest * k * (a.tallest // CHUNK + 1), dtype)
-            given = (X, k) if down else (b, stride)
-            backwards = backward.of(dtype)
-
-            def sweep_back(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
-                vectors = *given, X, out, stride, buffers, height, partial, k
-                backwards(a.table, graph, self.panels, *vectors, lane, self._machine, state)
-
-            run(a.backward_tasks, sweep_back, team, flops)
-            scratch.give("partial", partial)
-        else:
-            as_strided(out, (n, k), (stride * out.itemsize, out.itemsize))[:] = X[: n * k].reshape(n, k)
+        run(graph, work, team, flops)
+        if not up:
+            n = a.fronts.n
+            rows = X[: n * width].reshape(n, width)
+            as_strided(out, (n, k), (stride * out.itemsize, out.itemsize))[:] = rows[:, :k]
         scratch.give("X", X)
         scratch.give("buffers", buffers)
 

@@ -186,23 +186,19 @@ def entries(
 
 @entry
 def outside(fronts: int, top: int, column, up, start, rows: Int32s, root, reach: Int32s):
-    """reach: rows, but those above all subtrees replaced by places from n on, one for each row that a
-    subtree's root has there. Returns n and the number of these places.
+    """reach: rows, but for those above all subtrees places from n on, one for each row that a subtree's
+    root, or a front above, has there. Returns n and the number of these places.
     """
     extra = column[fronts]
     for s in range(top - 1, -1, -1):
         root[s] = s if up[s] < 0 or up[s] >= top else root[up[s]]
     first = column[top]
-    for s in range(top):
+    for s in range(fronts):
         if up[s] >= top:  # known before its descendants are visited below
             for t in range(start[s], start[s + 1]):
                 reach[t] = extra
                 extra += 1
-    for s in range(fronts):
-        if s >= top:
-            for t in range(start[s], start[s + 1]):
-                reach[t] = rows[t]
-            continue
+    for s in range(top):
         if up[s] >= top:
             continue
         q = start[root[s]]

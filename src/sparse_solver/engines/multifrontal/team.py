@@ -13,10 +13,11 @@ import numpy as np
 from .machine import one_thread
 from .run import ABORT, BAD, STATE, TAIL, Graph
 
-__all__ = ["Scratch", "run"]
+__all__ = ["Scratch", "aligned", "run"]
 
 _NEVER = np.iinfo(np.int64).max
 _KEEP = 160 << 20  # bytes; fresh pages for more cost little beside the work done in them
+_LINE = 64  # bytes
 _LONG = 1e8  # flops from which the calling thread only waits, so that Ctrl-C is heard
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _lock = RLock()  # a finaliser that runs while it is held may come back here
@@ -77,6 +78,13 @@ def run(graph: Graph, work: Callable[..., None], threads: int, flops: float) -> 
     return None if state[BAD] == _NEVER else int(state[BAD])
 
 
+def aligned(size: int, dtype: np.dtype) -> np.ndarray:
+    """An array of any content that begins with a cache line, so that no vector lies in two."""
+    room = np.empty(size + _LINE // dtype.itemsize, dtype)
+    first = -room.ctypes.data % _LINE // dtype.itemsize
+    return room[first : first + size]
+
+
 class Scratch:
     """Work arrays, lent to one user at a time and kept for the next."""
 
@@ -89,8 +97,8 @@ class Scratch:
         try:
             array = kept.pop()  # one step, so that two threads never get the same
         except IndexError:
-            return np.empty(size, dtype)
-        return array if len(array) >= size else np.empty(size, dtype)
+            return aligned(size, dtype)
+        return array if len(array) >= size else aligned(size, dtype)
 
     def give(self, name: str, array: np.ndarray) -> None:
         """Back for the next user; one array of each kind is kept, unless it is very large."""

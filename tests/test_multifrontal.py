@@ -373,6 +373,25 @@ def test_a_gradient_through_fronts_that_call_blas():
         assert torch.allclose(got, true, rtol=1e-9, atol=1e-12)
 
 
+@each_dtype
+@pytest.mark.parametrize("size", [70, 78])
+def test_shared_fronts_of_few_rows_and_several_blocks(size, dtype):
+    """A chain of dense blocks: fronts above the subtrees that are wide, but too small for BLAS."""
+    chain = np.eye(24) + np.eye(24, k=1) + np.eye(24, k=-1)
+    B = sp.csr_array(np.kron(chain, np.ones((size, size))))
+    B.data = np.random.default_rng(0).uniform(-1, 1, B.nnz)
+    B = B + B.T
+    A = ss.SparseMatrix.from_scipy(sp.csr_array(B + sp.diags_array(abs(B).sum(axis=1) + 1))).to(dtype)
+    symbolic = analysed(A)
+    F = symbolic.handle[0].fronts
+    w, r = np.diff(F.column)[F.top :], np.diff(F.start)[F.top :]
+    assert ((w > 64) & (r > 0) & (w + r <= 160)).any()
+    b = rhs(A)
+    for threads in (1, 2):
+        x = torch.from_numpy(factored(A, threads, symbolic).solve(b))
+        assert torch.allclose(A @ x, torch.from_numpy(b), rtol=0, atol=1e3 * EPS[dtype])
+
+
 def test_a_thin_grid_solved_by_its_definition():
     """No reference at all: A x = b with an integer x."""
     A = ss.SparseMatrix.from_scipy(sp.csr_array(grid(30)))

@@ -117,7 +117,7 @@ def _update(F, s, j, L, arena, kept, lane_size, lane, machine):
         B = move(L, F.panel[s] + block_start(k // b, b, m) + w - k + c0)
         beta = one if k > 0 else one - one
         if m <= _SMALL:
-            call_kernel(machine[UPDATE], (U, r, B, m, r, w, 0, machine))
+            call_kernel(machine[UPDATE], (U, r, B, m - k, r, kb, k > 0, machine))
         else:
             _outer(U, r - c0, B, m - k, r - c0, c1 - c0, kb, beta, machine)
     for p in range(F.child_begin[s], F.child_begin[s + 1]):

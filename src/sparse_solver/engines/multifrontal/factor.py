@@ -22,7 +22,7 @@ from .blocks import block_start, update_width
 from .calls import GEMM, HERK, PANEL, TRSM, UPDATE, call_kernel, gemm, herk, trsm
 from .fronts import unpack, update_place
 from .memory import fetch_min, load, move
-from .run import ABORT, BAD, draw, finish, tasks_at
+from .run import ABORT, BAD, draw, go_on, tasks_at
 from .scalars import one_of
 from .schedule import ACROSS, ASSEMBLE, BELOW, CHUNK, DIAGONAL, SUBTREE, UPDATING
 
@@ -222,9 +222,13 @@ def factorize(
         See `machine` and `run`.
     """
     F, G = unpack(table), tasks_at(graph)
+    task = -1
     while True:
-        task = draw(state, G, machine)
+        # What became ready first is what others wait for most: the next diagonal block comes before
+        # the rest of an update from the last, which keeps the other threads busy meanwhile.
         if task < 0:
+            task = draw(state, G, machine)
+        if task < 0 or load(state, ABORT) != 0:
             return
         kind, s = G.what[4 * task], G.what[4 * task + 1]
         if kind == SUBTREE:
@@ -232,4 +236,4 @@ def factorize(
         elif load(state, BAD) > F.column[s]:
             j, k = G.what[4 * task + 2], G.what[4 * task + 3]
             _tile(F, kind, s, j, k, values, L, arena, kept, lane_size, lane, machine, state)
-        finish(state, G, task)
+        task = go_on(state, G, task)

@@ -1,7 +1,8 @@
 """Running a graph of tasks on several threads, without Python in between.
 
 Every thread calls the same compiled loop. It draws a ticket, waits until a task is ready for that
-ticket, runs it and counts down the tasks after it. `state` is all they share.
+ticket, runs it and counts down the tasks after it. `state` is all they share. A thread may keep one
+of the tasks that it made ready, and run it without a ticket.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from ..compiler import function
 from .calls import NAP, SLEEP, YIELD
 from .memory import fetch_add, int64_at, load, pause, store
 
-__all__ = ["ABORT", "BAD", "DONE", "STATE", "TAIL", "Graph", "draw", "finish", "tasks_at"]
+__all__ = ["ABORT", "BAD", "DONE", "STATE", "TAIL", "Graph", "draw", "finish", "go_on", "tasks_at"]
 
 HEAD, TAIL, DONE, BAD, ABORT = 0, 8, 16, 24, 32  # in `state`, a cache line apart
 STATE = 40  # its length; the queue follows
@@ -77,7 +78,7 @@ def draw(state, tasks, machine):
         task = load(state, STATE + ticket)
         if task >= 0:
             return task
-        if load(state, ABORT) != 0:
+        if load(state, ABORT) != 0 or load(state, DONE) >= tasks.total:
             return -1
         spins += 1
         if spins > _YIELDS:
@@ -95,3 +96,21 @@ def finish(state, tasks, task):
             place = fetch_add(state, TAIL, 1)
             store(state, STATE + place, other)
     fetch_add(state, DONE, 1)
+
+
+@function
+def go_on(state, tasks, task):
+    """Like `finish`, but the first task that waited for `task` alone is not queued: it is returned for
+    the same thread to run at once, or -1 if there is none.
+    """
+    kept = -1
+    for p in range(tasks.begin[task], tasks.begin[task + 1]):
+        other = tasks.after[p]
+        if fetch_add(tasks.before, other, -1) == 1:
+            if kept < 0:
+                kept = other
+            else:
+                place = fetch_add(state, TAIL, 1)
+                store(state, STATE + place, other)
+    fetch_add(state, DONE, 1)
+    return kept

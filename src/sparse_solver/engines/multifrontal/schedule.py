@@ -20,9 +20,11 @@ __all__ = ["CHUNK", "Arena", "Tasks", "divide", "factor_tasks", "stacks"]
 _PARTS = 12  # subtrees to aim at: with more, more work is left to fronts that wait for each other
 _LEAST_WORK = 4e6  # flops below which nothing is divided
 _MOST_TOPS = 200
-_SHARE = 0.25  # of the factor's size: update matrices may take as much without waiting for each other
+# Update matrices may take as much, in numbers, without waiting for each other: this share of the
+# factor's size, and up to all of it where that is little. What waits is what threads could share best.
+_SHARE, _LITTLE = 0.25, 1 << 24
 
-CHUNK = 1024  # rows of a tile below the diagonal
+CHUNK = 256  # rows of a tile below the diagonal
 SUBTREE, ASSEMBLE, DIAGONAL, BELOW, ACROSS, UPDATING, JOIN = range(7)
 
 
@@ -200,7 +202,8 @@ def factor_tasks(
     `offset` of subtrees' roots and of the fronts above is filled. The order is a postorder, in which
     few update matrices live at once.
     """
-    tasks, arena, first = Tasks(), Arena(_SHARE * factor_size), int(bounds[-1])
+    tasks, first = Tasks(), int(bounds[-1])
+    arena = Arena(max(_SHARE * factor_size, min(factor_size, _LITTLE)))
     reused: list[tuple[int, int]] = []
     children: dict[int, list[int]] = {}
     last: dict[int, list[int]] = {}  # by front above: the tasks after which it can be assembled

@@ -23,6 +23,7 @@ from .substitution import (
     transposed_times,
     up,
 )  # fmt: skip
+from .strips import corner_overhang, four_columns, overhang, strips
 from .tile import tile_1, tile_4
 
 __all__ = ["KERNELS"]
@@ -64,10 +65,15 @@ def columns(
 
 @entry
 def update(C: Numbers, ldc: int, A: Numbers, lda: int, n: int, k: int, add: int, machine):
-    """Lower triangle of C (n x n) = [C if add] - A A^H; a few entries above are overwritten."""
+    """Lower triangle of C (n x n) = [C if add] - A A^H; entries above it are overwritten."""
     for j in range(0, n, 4):
-        c, a, width = move(C, j * (ldc + 1)), move(A, j), min(4, n - j)
-        call_kernel(machine[COLUMNS], (c, ldc, a, lda, a, 1, lda, k, n - j, width, add, machine))
+        width, above = min(4, n - j), overhang(C, n - j)
+        if width == 4 and above <= j:
+            c, a = move(C, j * (ldc + 1) - above), move(A, j - above)
+            strips(c, ldc, a, lda, above, k, n - j + above, add != 0)
+        else:
+            c, a = move(C, j * (ldc + 1)), move(A, j)
+            call_kernel(machine[COLUMNS], (c, ldc, a, lda, a, 1, lda, k, n - j, width, add, machine))
     return 0
 
 
@@ -93,25 +99,7 @@ def _corner(A, lda, width):
 
 @function
 def _below(A, lda, L, ldl, m, width):
-    """A = A L^-H for the m rows of A (m x width), L (width x width), width <= 4."""
-    if width == 4:
-        a0 = A
-        a1, a2, a3 = move(a0, lda), move(a0, 2 * lda), move(a0, 3 * lda)
-        d0, d1 = 1 / L[0].real, 1 / L[ldl + 1].real
-        d2, d3 = 1 / L[2 * ldl + 2].real, 1 / L[3 * ldl + 3].real
-        l10, l20, l30 = L[1].conjugate(), L[2].conjugate(), L[3].conjugate()
-        l21, l31 = L[ldl + 2].conjugate(), L[ldl + 3].conjugate()
-        l32 = L[2 * ldl + 3].conjugate()
-        for i in range(m):
-            x0 = a0[i] * d0
-            x1 = (a1[i] - x0 * l10) * d1
-            x2 = (a2[i] - x0 * l20 - x1 * l21) * d2
-            x3 = (a3[i] - x0 * l30 - x1 * l31 - x2 * l32) * d3
-            a0[i] = x0
-            a1[i] = x1
-            a2[i] = x2
-            a3[i] = x3
-        return
+    """A = A L^-H for the m rows of A (m x width), L (width x width)."""
     for c in range(width):
         a = move(A, c * lda)
         for p in range(c):
@@ -126,13 +114,19 @@ def _below(A, lda, L, ldl, m, width):
 @entry
 def panel(A: Numbers, lda: int, m: int, w: int, machine):
     """Cholesky factorisation of the first w columns of an m-row panel, from the left, four columns
-    at a time. Returns 0, or 1 + the column whose pivot is not positive.
+    at a time. Returns 0, or 1 + the column whose pivot is not positive; entries above the diagonal are
+    overwritten.
     """
     for j in range(0, w, 4):
-        width = min(4, w - j)
-        block = move(A, j * (lda + 1))
+        width, rest = min(4, w - j), m - j - 4
+        block, row = move(A, j * (lda + 1)), move(A, j)
+        above = overhang(A, rest)
+        if width == 4 and rest > 0 and above <= j + 4 and (j == 0 or corner_overhang(A) <= j):
+            bad = four_columns(block, lda, row, j, rest, above)
+            if bad:
+                return j + bad
+            continue
         if j > 0:
-            row = move(A, j)
             call_kernel(
                 machine[COLUMNS], (block, lda, row, lda, row, 1, lda, j, m - j, width, 1, machine)
             )

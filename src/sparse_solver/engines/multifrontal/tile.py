@@ -1,4 +1,4 @@
-"""The one inner kernel: C = beta C - A B^H on a tile that stays in registers.
+"""The inner kernel: C = beta C - A B^H on a tile that stays in registers.
 
 Every dense operation on fronts too small for a BLAS call to pay is built from it. C and A are
 columns of contiguous rows, of which a tile takes `tile_rows`; B is read one number at a time, with any
@@ -19,7 +19,7 @@ from llvmlite import ir
 from ..compiler import builtin
 from .vectors import I64, VECTOR_BYTES, Vectors
 
-__all__ = ["tile_1", "tile_4", "tile_rows"]
+__all__ = ["Tile", "tile_1", "tile_4", "tile_rows"]
 
 _VECTORS = 2  # of rows in a tile
 
@@ -29,14 +29,14 @@ def tile_rows(itemsize: int) -> int:
     return _VECTORS * VECTOR_BYTES // itemsize
 
 
-class _Tile:
-    """Emits the kernel for one type and a number of columns."""
+class Tile:
+    """Emits the kernel for one type, a number of columns and a height in vectors."""
 
-    def __init__(self, builder, vectors: Vectors, columns: int) -> None:
+    def __init__(self, builder, vectors: Vectors, columns: int, height: int = _VECTORS) -> None:
         self.builder, self.vectors, self.columns = builder, vectors, columns
-        self.offsets = [ir.Constant(I64, v * vectors.lanes) for v in range(_VECTORS)]
+        self.offsets = [ir.Constant(I64, v * vectors.lanes) for v in range(height)]
         self.accumulators = [
-            [[self._zero() for _ in range(vectors.parts)] for _ in range(_VECTORS)]
+            [[self._zero() for _ in range(vectors.parts)] for _ in range(height)]
             for _ in range(columns)
         ]
 
@@ -56,11 +56,11 @@ class _Tile:
                 p = b.gep(B, [b.add(row, b.mul(sj, ir.Constant(I64, j * vectors.parts)))])
                 for part in range(vectors.parts):
                     bj = vectors.all(b.load(b.gep(p, [ir.Constant(I64, part)])))
-                    for v in range(_VECTORS):
+                    for v in range(len(a)):
                         slot = self.accumulators[j][v][part]
                         b.store(vectors.fma(a[v], bj, b.load(slot)), slot)
 
-    def _total(self, j: int, v: int):
+    def total(self, j: int, v: int):
         """Column j, vector v of A B^H."""
         b, vectors = self.builder, self.vectors
         first = b.load(self.accumulators[j][v][0])
@@ -84,7 +84,7 @@ class _Tile:
 
         for j in range(self.columns):
             base = b.gep(C, [b.mul(ldc, ir.Constant(I64, j))])
-            totals = [self._total(j, v) for v in range(_VECTORS)]
+            totals = [self.total(j, v) for v in range(len(masks))]
             places = list(zip(totals, self.offsets, left, strict=True))
             with b.if_else(add) as (then, otherwise):
                 with then:
@@ -101,7 +101,7 @@ class _Tile:
 def _make(columns: int):
     def tile(b, C, ldc, A, lda, B, sj, sk, k, rows, add):
         vectors = Vectors(b, C.type.to)
-        kernel = _Tile(b, vectors, columns)
+        kernel = Tile(b, vectors, columns)
         C, A, B = (vectors.real_pointer(p.llvm) for p in (C, A, B))
         ldc, lda, sj, sk, k, rows, add = (x.llvm for x in (ldc, lda, sj, sk, k, rows, add))
         if vectors.complex:

@@ -23,12 +23,14 @@ from .calls import GEMM, HERK, PANEL, TRSM, UPDATE, call_kernel, gemm, herk, trs
 from .fronts import unpack, update_place
 from .memory import fetch_min, load, move
 from .run import ABORT, BAD, draw, go_on, tasks_at
-from .scalars import one_of
+from .scalars import is_real, one_of
 from .schedule import ACROSS, ASSEMBLE, BELOW, CHUNK, DIAGONAL, SUBTREE, UPDATING
+from .strips import ROOM
 
 __all__ = ["factorize"]
 
 _SMALL = 160  # rows of a front up to which our own kernels are faster than calls of BLAS
+_MEDIUM = 700  # likewise for the update matrix alone, of real numbers
 _PANEL = 64  # columns factored by our own kernels between calls
 
 
@@ -102,7 +104,7 @@ def _outer(C, ldc, B, ldb, rows, columns, k, beta, machine):
 
 
 @function
-def _update(F, s, j, L, arena, kept, lane_size, lane, machine):
+def _update(F, s, j, L, arena, kept, lane_size, lane, room, machine):
     """Block column j of the update matrix of s: -L21 L21^H, then the children's."""
     w = F.column[s + 1] - F.column[s]
     r = F.start[s + 1] - F.start[s]
@@ -116,8 +118,9 @@ def _update(F, s, j, L, arena, kept, lane_size, lane, machine):
         kb = min(b, w - k)
         B = move(L, F.panel[s] + block_start(k // b, b, m) + w - k + c0)
         beta = one if k > 0 else one - one
-        if m <= _SMALL:
-            call_kernel(machine[UPDATE], (U, r, B, m - k, r, kb, k > 0, machine))
+        if m <= (_MEDIUM if is_real(L[0]) else _SMALL):
+            P = move(room, lane * ROOM)
+            call_kernel(machine[UPDATE], (U, r - c0, B, m - k, r - c0, c1 - c0, kb, k > 0, P, machine))
         else:
             _outer(U, r - c0, B, m - k, r - c0, c1 - c0, kb, beta, machine)
     for p in range(F.child_begin[s], F.child_begin[s + 1]):
@@ -145,7 +148,7 @@ def _factor_panel(A, m, w, machine):
 
 
 @function
-def _subtree(F, t, values, L, arena, kept, lane_size, lane, machine, state):
+def _subtree(F, t, values, L, arena, kept, lane_size, lane, room, machine, state):
     """All fronts of a task; stops where one that comes earlier has failed."""
     for s in range(F.bounds[t], F.bounds[t + 1]):
         if load(state, BAD) <= F.column[s] or load(state, ABORT) != 0:
@@ -159,14 +162,14 @@ def _subtree(F, t, values, L, arena, kept, lane_size, lane, machine, state):
             fetch_min(state, BAD, F.column[s] + bad - 1)
             return
         for j in range(-(-r // update_width(r))):
-            _update(F, s, j, L, arena, kept, lane_size, lane, machine)
+            _update(F, s, j, L, arena, kept, lane_size, lane, room, machine)
 
 
 @function
-def _tile(F, kind, s, j, k, values, L, arena, kept, lane_size, lane, machine, state):
+def _tile(F, kind, s, j, k, values, L, arena, kept, lane_size, lane, room, machine, state):
     """A step of a front above all subtrees, on block column j."""
     if kind == UPDATING:
-        _update(F, s, j, L, arena, kept, lane_size, lane, machine)
+        _update(F, s, j, L, arena, kept, lane_size, lane, room, machine)
         return
     w = F.column[s + 1] - F.column[s]
     m, b = w + F.start[s + 1] - F.start[s], F.block[s]
@@ -201,6 +204,7 @@ def factorize(
     kept: int,
     lane_size: int,
     lane: int,
+    room: Numbers,
     machine,
     state,
 ):
@@ -218,6 +222,8 @@ def factorize(
     arena : array
         Update matrices that are kept to the end, then each lane's stacks: `kept` and `lane_size`
         numbers.
+    room : array
+        Of ROOM numbers for each lane.
     machine, state : arrays
         See `machine` and `run`.
     """
@@ -232,8 +238,8 @@ def factorize(
             return
         kind, s = G.what[4 * task], G.what[4 * task + 1]
         if kind == SUBTREE:
-            _subtree(F, s, values, L, arena, kept, lane_size, lane, machine, state)
+            _subtree(F, s, values, L, arena, kept, lane_size, lane, room, machine, state)
         elif load(state, BAD) > F.column[s]:
             j, k = G.what[4 * task + 2], G.what[4 * task + 3]
-            _tile(F, kind, s, j, k, values, L, arena, kept, lane_size, lane, machine, state)
+            _tile(F, kind, s, j, k, values, L, arena, kept, lane_size, lane, room, machine, state)
         task = go_on(state, G, task)

@@ -23,11 +23,12 @@ from .substitution import (
     transposed_times,
     up,
 )  # fmt: skip
-from .strips import corner_overhang, four_columns, overhang, strips
+from .strips import ROOM, corner_overhang, four_columns, overhang, pack, packed, strips, tall
 from .tile import tile_1, tile_4
 
 __all__ = ["KERNELS"]
 
+_PACKED = 64  # rows of a product from which packing pays
 _FRONT = 100  # rows of a front up to which the inverse uses plain loops
 _TINY = 24  # columns up to which a triangle is inverted by plain loops
 
@@ -64,17 +65,50 @@ def columns(
 
 
 @entry
-def update(C: Numbers, ldc: int, A: Numbers, lda: int, n: int, k: int, add: int, machine):
-    """Lower triangle of C (n x n) = [C if add] - A A^H; entries above it are overwritten."""
-    for j in range(0, n, 4):
-        width, above = min(4, n - j), overhang(C, n - j)
+def update(
+    C: Numbers,
+    ldc: int,
+    A: Numbers,
+    lda: int,
+    m: int,
+    n: int,
+    k: int,
+    add: int,
+    P: Numbers,
+    machine,
+):
+    """Lower trapezoid of C (m x n) = [C if add] - A A1^H, A1 being the first n rows of A; entries above
+    it are overwritten. P has room for what `pack` makes of A.
+    """
+    j = 0
+    if is_real(C[0]) and m >= _PACKED:
+        height = tall(C)
+        j = -m % height
+        j = height - j if j > 0 else 0  # those within the first strip are left to the loop below
+        parts = -(-k // max(ROOM // (m + height), 1))
+        deep = -(-k // parts)
+        for l in range(0, k, deep):
+            depth = min(deep, k - l)
+            pack(P, move(A, l * lda), lda, m, depth)
+            for c in range(j, n - 3, 4):
+                packed(C, ldc, P, m, depth, c, add != 0 or l > 0)
+        _narrow(C, ldc, A, lda, m, j + max(n - j, 0) // 4 * 4, n, k, add, machine)
+        n = min(n, j)
+    _narrow(C, ldc, A, lda, m, 0, n, k, add, machine)
+    return 0
+
+
+@function
+def _narrow(C, ldc, A, lda, m, first, last, k, add, machine):
+    """Columns first:last of `update`."""
+    for j in range(first, last, 4):
+        width, above = min(4, last - j), overhang(C, m - j)
         if width == 4 and above <= j:
             c, a = move(C, j * (ldc + 1) - above), move(A, j - above)
-            strips(c, ldc, a, lda, above, k, n - j + above, add != 0)
+            strips(c, ldc, a, lda, above, k, m - j + above, add != 0)
         else:
             c, a = move(C, j * (ldc + 1)), move(A, j)
-            call_kernel(machine[COLUMNS], (c, ldc, a, lda, a, 1, lda, k, n - j, width, add, machine))
-    return 0
+            call_kernel(machine[COLUMNS], (c, ldc, a, lda, a, 1, lda, k, m - j, width, add, machine))
 
 
 @function

@@ -12,6 +12,7 @@ from .rows import row_width
 from .run import Graph
 from .selected import selected_inverse
 from .solve import substitute
+from .strips import ROOM
 from .team import Scratch, aligned, run
 
 __all__ = ["Cholesky"]
@@ -54,14 +55,16 @@ class Cholesky:
         self._machine = machine(dtype.name)
         team = self._team(a.flops, a.factor_tasks)
         arena = scratch.take("arena", a.kept + team * a.lane, dtype)
+        room = scratch.take("room", team * ROOM, dtype)
         factor = factorize.of(dtype)
 
         def work(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
-            room = arena, a.kept, a.lane
-            factor(a.table, graph, values, self.panels, *room, lane, self._machine, state)
+            places = arena, a.kept, a.lane, lane, room
+            factor(a.table, graph, values, self.panels, *places, self._machine, state)
 
         column = run(a.factor_tasks, work, team, a.flops)
         scratch.give("arena", arena)
+        scratch.give("room", room)
         self.bad = None if column is None else int(a.fronts.order[column])
 
     def _team(self, flops: float, graph: Graph) -> int:

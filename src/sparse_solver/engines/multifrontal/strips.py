@@ -20,7 +20,9 @@ from .scalars import is_real
 from .tile import Tile
 from .vectors import I64, Vectors
 
-__all__ = ["corner_overhang", "four_columns", "overhang", "strips"]
+__all__ = ["ROOM", "corner_overhang", "four_columns", "overhang", "pack", "packed", "strips", "tall"]
+
+ROOM = 24576  # numbers that a thread packs at a time: they stay in its cache
 
 
 @builtin
@@ -111,6 +113,49 @@ def strips(C, ldc, A, lda, first, k, rows, add):
     else:
         for i in range(0, rows, lane):
             _subtract_1(move(C, i), ldc, move(A, i), lda, B, k, add)
+
+
+@builtin
+def _copy_3(b, to, given):
+    """Three vectors of real numbers."""
+    vectors = Vectors(b, to.type.to)
+    for v in range(3):
+        offset = ir.Constant(I64, v * vectors.lanes)
+        vectors.store(vectors.load(given.llvm, offset), to.llvm, offset)
+
+
+@function
+def tall(C):
+    """Rows of a packed strip."""
+    return 3 * _lane(C)
+
+
+@function
+def pack(P, A, lda, rows, k):
+    """A (rows x k, real) in strips of three vectors, each a matrix of its own. The last ends with the
+    last row; of a first that is not whole nothing is written.
+    """
+    height = tall(P)
+    missing = -rows % height
+    for s in range(1 if missing > 0 else 0, (rows + missing) // height):
+        a, p = move(A, s * height - missing), move(P, s * height * k)
+        for l in range(k):
+            _copy_3(move(p, l * height), move(a, l * lda))
+
+
+@function
+def packed(C, ldc, P, rows, k, j, add):
+    """Four columns from the j-th on of the lower triangle of C = [C if add] - A A^H, A packed in P.
+
+    j + the rows missing in the first strip is a multiple of 4, and that strip is whole or above j.
+    """
+    height = tall(C)
+    missing = -rows % height
+    s = (j + missing) // height
+    B = move(P, s * height * k + (j + missing) % height)
+    c = move(C, j * ldc - missing)
+    for t in range(s, (rows + missing) // height):
+        _subtract_3(move(c, t * height), ldc, move(P, t * height * k), height, B, k, add)
 
 
 @function

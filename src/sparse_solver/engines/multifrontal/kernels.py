@@ -6,8 +6,6 @@ by columns; `machine` is the table of addresses that `machine.py` makes.
 
 from __future__ import annotations
 
-import math
-
 from ..compiler import Numbers, entry, function
 from .calls import COLUMNS, GEMM, POTRI, STEP, TRSM, call_kernel, gemm, potri, trsm
 from .memory import move
@@ -23,7 +21,18 @@ from .substitution import (
     transposed_times,
     up,
 )  # fmt: skip
-from .strips import ROOM, corner_overhang, four_columns, overhang, pack, packed, strips, tall
+from .strips import (
+    ROOM,
+    below,
+    corner,
+    corner_overhang,
+    four_columns,
+    overhang,
+    pack,
+    packed,
+    strips,
+    tall,
+)
 from .tile import tile_1, tile_4
 
 __all__ = ["KERNELS"]
@@ -111,40 +120,6 @@ def _narrow(C, ldc, A, lda, m, first, last, k, add, machine):
             call_kernel(machine[COLUMNS], (c, ldc, a, lda, a, 1, lda, k, m - j, width, add, machine))
 
 
-@function
-def _corner(A, lda, width):
-    """Cholesky of a width x width block; 0, or 1 + the column whose pivot is not positive."""
-    for c in range(width):
-        d = A[c * lda + c].real
-        for p in range(c):
-            l = A[p * lda + c]
-            d -= (l * l.conjugate()).real
-        if not d > 0.0:
-            return c + 1
-        d = math.sqrt(d)
-        A[c * lda + c] = d
-        for i in range(c + 1, width):
-            x = A[c * lda + i]
-            for p in range(c):
-                x -= A[p * lda + i] * A[p * lda + c].conjugate()
-            A[c * lda + i] = x / d
-    return 0
-
-
-@function
-def _below(A, lda, L, ldl, m, width):
-    """A = A L^-H for the m rows of A (m x width), L (width x width)."""
-    for c in range(width):
-        a = move(A, c * lda)
-        for p in range(c):
-            b, x = move(A, p * lda), L[p * ldl + c].conjugate()
-            for i in range(m):
-                a[i] -= b[i] * x
-        d = 1 / L[c * ldl + c].real
-        for i in range(m):
-            a[i] *= d
-
-
 @entry
 def panel(A: Numbers, lda: int, m: int, w: int, machine):
     """Cholesky factorisation of the first w columns of an m-row panel, from the left, four columns
@@ -164,10 +139,10 @@ def panel(A: Numbers, lda: int, m: int, w: int, machine):
             call_kernel(
                 machine[COLUMNS], (block, lda, row, lda, row, 1, lda, j, m - j, width, 1, machine)
             )
-        bad = _corner(block, lda, width)
+        bad = corner(block, lda, width)
         if bad:
             return j + bad
-        _below(move(block, width), lda, block, lda, m - j - width, width)
+        below(move(block, width), lda, block, lda, m - j - width, width)
     return 0
 
 

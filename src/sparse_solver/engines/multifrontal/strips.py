@@ -20,7 +20,10 @@ from .scalars import is_real
 from .tile import Tile
 from .vectors import I64, Vectors
 
-__all__ = ["ROOM", "corner_overhang", "four_columns", "overhang", "pack", "packed", "strips", "tall"]
+__all__ = [
+    "ROOM", "below", "corner", "corner_overhang", "four_columns", "overhang", "pack", "packed",
+    "strips", "tall",
+]  # fmt: skip
 
 ROOM = 24576  # numbers that a thread packs at a time: they stay in its cache
 
@@ -223,3 +226,37 @@ def four_columns(C, ldc, A, k, rest, above):
     C2[3] = l32
     C3[3] = d3
     return 0
+
+
+@function
+def corner(A, lda, width):
+    """Cholesky of a width x width block; 0, or 1 + the column whose pivot is not positive."""
+    for c in range(width):
+        d = A[c * lda + c].real
+        for p in range(c):
+            l = A[p * lda + c]
+            d -= (l * l.conjugate()).real
+        if not d > 0.0:
+            return c + 1
+        d = math.sqrt(d)
+        A[c * lda + c] = d
+        for i in range(c + 1, width):
+            x = A[c * lda + i]
+            for p in range(c):
+                x -= A[p * lda + i] * A[p * lda + c].conjugate()
+            A[c * lda + i] = x / d
+    return 0
+
+
+@function
+def below(A, lda, L, ldl, m, width):
+    """A = A L^-H for the m rows of A (m x width), L (width x width)."""
+    for c in range(width):
+        a = move(A, c * lda)
+        for p in range(c):
+            b, x = move(A, p * lda), L[p * ldl + c].conjugate()
+            for i in range(m):
+                a[i] -= b[i] * x
+        d = 1 / L[c * ldl + c].real
+        for i in range(m):
+            a[i] *= d

@@ -10,17 +10,6 @@ from ..compiler import Numbers, entry, function
 from .calls import COLUMNS, GEMM, POTRI, STEP, TRSM, call_kernel, gemm, potri, trsm
 from .memory import move
 from .scalars import is_real, one_of
-from .substitution import (
-    backwards,
-    down,
-    forwards,
-    front_down,
-    front_up,
-    subtract_transposed,
-    times,
-    transposed_times,
-    up,
-)  # fmt: skip
 from .strips import (
     ROOM,
     below,
@@ -33,6 +22,17 @@ from .strips import (
     strips,
     tall,
 )
+from .substitution import (
+    backwards,
+    down,
+    forwards,
+    front_down,
+    front_up,
+    subtract_transposed,
+    times,
+    transposed_times,
+    up,
+)  # fmt: skip
 from .tile import tile_1, tile_4
 
 __all__ = ["KERNELS"]

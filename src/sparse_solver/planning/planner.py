@@ -40,6 +40,7 @@ __all__ = ["Planner"]
 
 log = logging.getLogger("sparse_solver")
 
+_OFTEN = 16  # uses up to which the choice is thought over each time, and then once in so many
 _BISECTED = 20_000  # unknowns up to which the first indefinite leading block is looked for
 
 
@@ -135,6 +136,8 @@ class Planner:
         return False
 
     def _reconsidered(self, key: tuple[str, np.dtype], found: tuple[Choice, ...]) -> tuple[Choice, ...]:
+        if self._uses > _OFTEN and self._uses % _OFTEN:
+            return found
         better = self._choices(*key, self._works[key])
         if better[0].engine == found[0].engine:
             return found
@@ -278,9 +281,7 @@ class Planner:
         if self._patience > 0:
             self._patience -= 1
             return False
-        if not self.pattern.has_full_diagonal:
-            return False
-        return bool(eq.values.take(self.pattern.diagonal).real.min() > 0)
+        return eq.lowest > 0
 
     def _not_definite(self, kind: str, eq: Equations, reason: Declined) -> None:
         """After Cholesky gave up: an error if definiteness was promised, else other engines' turn."""

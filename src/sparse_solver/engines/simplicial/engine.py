@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 
 import numpy as np
 
 from ...matrix import Pattern
-from ..base import Declined, Engine, Numeric, Symbolic
+from ..base import Declined, Engine, Numeric, Symbolic, is_installed
 from ..batched.elimination import Elimination, eliminate
 from ..triangles import Triangles
 from . import layout
@@ -93,7 +92,7 @@ class Simplicial(Engine):
     looks_at_values = False
 
     def why_not(self) -> str | None:
-        return None if importlib.util.find_spec("numba") else "pip install numba"
+        return None if is_installed("numba") else "pip install numba"
 
     def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
         start = time.perf_counter()

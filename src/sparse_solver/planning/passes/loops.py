@@ -21,11 +21,11 @@ _NOWHERE = np.uint64(2**32 - 1)  # -1 without a sign
 
 
 @njit(**_options)
-def _sizes(indptr, at, mates, values, row_sums, diagonal, start, stop):
-    """(norm, margin, mirrored); the norm is NaN where a sum is not finite."""
+def _sizes(indptr, at, mates, values, room, row_sums, diagonal, start, stop):
+    """(norm, margin, lowest, mirrored); the norm is NaN where a sum is not finite."""
     kind = values.dtype.type
-    norm, margin, odd = kind(0), kind(np.inf), kind(0)
-    look = len(mates) > 0
+    norm, margin, lowest, odd = kind(0), kind(np.inf), kind(np.inf), kind(0)
+    look, copy = len(mates) > 0, len(room) > 0
     mirrored = look
     e = indptr[start]
     for i in range(_u(start), _u(stop)):
@@ -34,21 +34,29 @@ def _sizes(indptr, at, mates, values, row_sums, diagonal, start, stop):
             while e < end:
                 v = values[e]
                 s += abs(v)
+                if copy:
+                    room[e] = v
                 if e > k and v != values[mates[e]]:
                     mirrored = False
                 e += _u(1)
         else:
             while e < end:
-                s += abs(values[e])
+                v = values[e]
+                s += abs(v)
+                if copy:
+                    room[e] = v
                 e += _u(1)
         if k != _NOWHERE:
-            d = abs(values[k])
+            d = values[k]
+        # NaN is odd anyway.
+        lowest = d if d < lowest else lowest
+        d = abs(d)
         row_sums[i], diagonal[i] = s, d
         odd += s - s
         norm = s if s > norm else norm
         excess = d + d - s
         margin = excess if excess < margin else margin
-    return norm if odd == 0 else kind(np.nan), margin, mirrored
+    return norm if odd == 0 else kind(np.nan), margin, lowest, mirrored
 
 
 @njit(**_options)
@@ -56,7 +64,7 @@ def _residual(indptr, cols, values, x, b, diagonal, transposed, r, start, stop):
     """(top, reach, least); top is NaN where the residual is not finite."""
     kind = values.dtype.type
     top, reach, least, odd = kind(0), kind(0), kind(np.inf), kind(0)
-    e = indptr[start]
+    e, wanted = indptr[start], len(r) > 0
     if transposed:  # all rows at once
         for i in range(_u(stop)):
             r[i] = b[i]
@@ -66,13 +74,16 @@ def _residual(indptr, cols, values, x, b, diagonal, transposed, r, start, stop):
                 r[cols[e]] -= values[e] * xi
                 e += _u(1)
     for i in range(_u(start), _u(stop)):
-        if not transposed:
+        if transposed:
+            s = r[i]
+        else:
             s, end = b[i], indptr[i + _u(1)]
             while e < end:
                 s -= values[e] * x[cols[e]]
                 e += _u(1)
-            r[i] = s
-        size, reached = abs(r[i]), abs(x[i]) * diagonal[i]
+            if wanted:
+                r[i] = s
+        size, reached = abs(s), abs(x[i]) * diagonal[i]
         odd += size - size
         top = size if size > top else top
         reach = reached if reached > reach else reach
@@ -115,6 +126,35 @@ def _outer(indptr, cols, y, x, swapped, out, start, stop):
 
 
 @njit(**_options)
+def _adjoint(indptr, cols, values, diagonal, y, b, x, swapped, out, start, stop):
+    """`_outer` and the facts of `_residual` for A y = b."""
+    kind = values.dtype.type
+    top, reach, least, odd = kind(0), kind(0), kind(np.inf), kind(0)
+    e = indptr[start]
+    for i in range(_u(start), _u(stop)):
+        s, yi, xi, end = b[i], y[i], x[i], indptr[i + _u(1)]
+        minus = -yi
+        if swapped:
+            while e < end:
+                yj = y[cols[e]]
+                s -= values[e] * yj
+                out[e] = -yj * xi
+                e += _u(1)
+        else:
+            while e < end:
+                j = cols[e]
+                s -= values[e] * y[j]
+                out[e] = minus * x[j]
+                e += _u(1)
+        size, reached = abs(s), abs(yi) * diagonal[i]
+        odd += size - size
+        top = size if size > top else top
+        reach = reached if reached > reach else reach
+        least = reached if reached < least else least
+    return top if odd == 0 else kind(np.nan), reach, least
+
+
+@njit(**_options)
 def _mirrored(values, upper, mirror, start, stop):
     for e in range(start, stop):
         if values[upper[e]] != values[mirror[e]]:
@@ -141,10 +181,10 @@ def _take(index, values, out, start, stop):
 
 
 def compile_for(dtype: np.dtype) -> tuple[Any, ...]:
-    """(sizes, residual, columns, outer, mirrored, sum, take) for this real dtype."""
+    """(sizes, residual, columns, outer, mirrored, sum, take, adjoint) for this real dtype."""
     f, i = types.Array(types.float64 if dtype.char == "d" else types.float32, 1, "C"), types.int64
     narrow, wide = types.uint32[::1], types.int64[::1]
-    _sizes.compile((narrow, narrow, narrow, f, f, f, i, i))
+    _sizes.compile((narrow, narrow, narrow, f, f, f, f, i, i))
     _residual.compile((narrow, narrow, f, f, f, f, types.boolean, f, i, i))
     g = types.Array(f.dtype, 2, "C")
     _columns.compile((narrow, narrow, f, g, g, f, f, f, f, f, i, i))
@@ -152,4 +192,5 @@ def compile_for(dtype: np.dtype) -> tuple[Any, ...]:
     _mirrored.compile((f, wide, wide, i, i))
     _sum.compile((narrow, narrow, f, f, i, i))
     _take.compile((narrow, f, f, i, i))
-    return _sizes, _residual, _columns, _outer, _mirrored, _sum, _take
+    _adjoint.compile((narrow, narrow, f, f, f, f, f, types.boolean, f, i, i))
+    return _sizes, _residual, _columns, _outer, _mirrored, _sum, _take, _adjoint

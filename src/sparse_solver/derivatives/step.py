@@ -37,7 +37,7 @@ def quick(A: SparseMatrix | Tensor, b: Tensor, assume: str, method: Direct) -> T
         return None
     pattern = A._pattern
     slot = pattern.recent()
-    if slot is None or type(method) is not Direct or (assume, method.key) != (slot.assume, slot.key):
+    if slot is None or type(method) is not Direct or assume != slot.assume or method.key != slot.key:
         return None
     values = A._values
     if not (
@@ -73,7 +73,7 @@ class _Step(torch.autograd.Function):
             slot.factored, slot.store = None, store
         if not verdict & SOLVED:
             raise _Unusual
-        ctx.save_for_backward(values, x, store)
+        ctx.to_save = values, x, store  # all that save_for_backward does
         ctx.step = step
         return x
 
@@ -97,7 +97,7 @@ class _Known(torch.autograd.Function):
     def forward(ctx, values, b, slot):  # type: ignore[no-untyped-def]
         factored = renewed(slot, values.detach().numpy())
         x = torch.from_numpy(factored.solve(b.detach().numpy()))
-        ctx.save_for_backward(values, x, token_of([factored], ()))
+        ctx.to_save = values, x, token_of([factored], ())
         return x
 
     @staticmethod

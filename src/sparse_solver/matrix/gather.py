@@ -17,7 +17,7 @@ import torch.autograd.forward_ad as fwAD
 from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 from torch import Tensor
 
-from .plain import is_plain, numbers
+from .plain import are_ordinary, is_plain, numbers
 from .rule import Rule
 from .threads import by_parts
 
@@ -165,6 +165,22 @@ class _Gather(Rule):
         return gather(v.movedim(in_dims[0], 0), slots), 0
 
 
+class _Sum(torch.autograd.Function):
+    """`_ScatterSum` of ordinary tensors, without what torch does for transforms."""
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, slots: Slots) -> Tensor:
+        ctx.slots = slots
+        return torch.from_numpy(slots.sum(t.detach().numpy()))
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
+        return gather(g, ctx.slots), None
+
+
+_sum = super(torch.autograd.Function, _Sum).apply  # type: ignore[misc]
+
+
 def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
     """Sum triplets by place: t (*B, m) -> (*B, nnz). Differentiable to any order."""
     # A compiler differentiates and fuses torch's own operation.
@@ -174,6 +190,8 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
         if t.dim() == 1 and is_plain(t) and t.is_cpu:
             return slots.zeros(t.dtype).index_add(0, slots.index, t)
         return _index_add(t, slots)
+    if t.dim() == 1 and are_ordinary(t, t) and t.is_contiguous():
+        return _sum(t, slots)
     return _ScatterSum.apply(t, slots)
 
 

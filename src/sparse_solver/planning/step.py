@@ -45,9 +45,9 @@ class Step:
         limits = ROUNDINGS * eq.eps, MARGIN * eq.eps, probe_limit(eq.eps, eq.n)
         self._limits = np.array([*limits, NORMWISE * eq.eps, COMPONENTWISE * eq.eps])
         self._random = random_vector(eq.n).astype(dtype)
-        self._table, self._size = self.kernel.table, self.kernel.size
-        self._judge = self._limits.ctypes.data
-        self._z = self._random.ctypes.data
+        own = self._limits.ctypes.data, self._random.ctypes.data
+        self._places = np.append(self.kernel.places, np.array(own, np.int64))
+        self._table, self._size = self._places.ctypes.data, self.kernel.size
         calls = functions(dtype.name)
         self._forward, self._backward = calls.forward, calls.backward
 
@@ -56,19 +56,17 @@ class Step:
         `kept`, and SOLVED, if x is accurate; or REFUSED.
         """
         new, x = self._new(self._size), self._new(self.n)
-        known, held = (0, new) if kept is None else (1, kept)
         verdict = self._forward(
-            self._table, values.data_ptr(), self._judge, self._z, known, held.data_ptr(),
-            new.data_ptr(), b.data_ptr(), x.data_ptr(),
+            self._table, values.data_ptr(), 0 if kept is None else kept.data_ptr(), new.data_ptr(),
+            b.data_ptr(), x.data_ptr(),
         )  # fmt: skip
-        return verdict, held if verdict > 0 and verdict & KEPT else new, x
+        return verdict, kept if verdict > 0 and verdict & KEPT else new, x  # type: ignore[return-value]
 
     def backward(self, store: Tensor, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """(A_bar (nnz,), b_bar (n,)) for the gradient g of x, or None if they may not be accurate."""
         lam, out = self._new(self.n), self._new(self.nnz)
         accurate = self._backward(
-            self._table, self._judge, store.data_ptr(), g.data_ptr(), x.data_ptr(),
-            lam.data_ptr(), out.data_ptr(),
+            self._table, store.data_ptr(), g.data_ptr(), x.data_ptr(), lam.data_ptr(), out.data_ptr(),
         )  # fmt: skip
         return (out, lam) if accurate else None
 

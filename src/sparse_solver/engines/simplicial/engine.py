@@ -34,8 +34,8 @@ class Kernel:
         self._held = *A, *L, *low
         assert all(a.dtype == np.int32 and a.flags.c_contiguous for a in self._held)
         sizes = plan.n, plan.nnz, plan.nnz_factor
-        self._table = np.array([*sizes, *(a.ctypes.data for a in self._held)], np.int64)
-        self.table = self._table.ctypes.data
+        self.places = np.array([*sizes, *(a.ctypes.data for a in self._held)], np.int64)
+        self.table = self.places.ctypes.data
         self.kept = plan.nnz + plan.nnz_factor + 2 * plan.n  # numbers of a factorisation
         self.size = self.kept + layout.ROOM * plan.n  # and those used while it is made
 

@@ -44,9 +44,7 @@ class Equations:
         If a value is NaN or infinite.
     """
 
-    def __init__(
-        self, pattern: Pattern, values: np.ndarray, room: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, pattern: Pattern, values: np.ndarray, room: np.ndarray | None = None) -> None:
         self.pattern, self.values = pattern, values if room is None else room
         self.n = pattern.shape[0]
         self.eps = _EPS[values.dtype.char]

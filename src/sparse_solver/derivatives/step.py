@@ -17,7 +17,7 @@ from torch import Tensor
 from ..engines.simplicial import KEPT, SOLVED
 from ..matrix import SparseMatrix
 from ..matrix.plain import are_ordinary
-from ..planning import Direct, on_device, renewed, touch
+from ..planning import Direct, Step, on_device, renewed, touch
 from .solve import adjoint
 from .token import factors_of, token_of
 
@@ -54,7 +54,7 @@ def quick(A: SparseMatrix | Tensor, b: Tensor, assume: str, method: Direct) -> T
         return None
     touch(pattern)
     step = slot.step
-    if step is None:
+    if type(step) is not Step:
         return None if on_device.everywhere else _apply_known(values, b, slot)
     try:
         return _apply(values, b, slot, step)
@@ -95,8 +95,13 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, values, b, slot):  # type: ignore[no-untyped-def]
-        factored = renewed(slot, values.detach().numpy())
-        x = torch.from_numpy(factored.solve(b.detach().numpy()))
+        ctx.step = step = slot.step
+        found = None if step is None else step.solve(slot, values, b)
+        if found is None:
+            factored = renewed(slot, values.detach().numpy())
+            x = torch.from_numpy(factored.solve(b.detach().numpy()))
+        else:
+            factored, x = found
         ctx.to_save = values, x, token_of([factored], ())
         return x
 
@@ -106,7 +111,9 @@ class _Known(torch.autograd.Function):
         (factored,) = factors_of(token)  # type: ignore[misc]
         wanted = ctx.needs_input_grad[0]
         if wanted and not torch.is_grad_enabled() and are_ordinary(g, x) and not g.is_complex():
-            y, A_bar = factored.adjoint(g.numpy(), x.detach().numpy(), False)
+            if ctx.step is not None and g.is_contiguous():
+                return *ctx.step.adjoint(factored, g, x), None
+            y, A_bar = factored.adjoint(g.detach().numpy(), x.detach().numpy(), False)
             return torch.from_numpy(A_bar), torch.from_numpy(y), None
         planner = factored.planner
         P = planner.pattern

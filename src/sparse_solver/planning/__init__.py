@@ -10,6 +10,7 @@ from .halves import halves
 from .method import ASSUMPTIONS, Direct, decode
 from .passes import passes_for
 from .planner import Planner
+from .repeat import Repeat
 from .step import Step
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Direct",
     "Factored",
     "Planner",
+    "Repeat",
     "Singular",
     "Step",
     "chain",

@@ -24,6 +24,7 @@ from .attempt import Spare
 from .factored import Factored
 from .method import decode
 from .planner import Planner
+from .repeat import Repeat, repeat_of
 from .step import Step, step_of
 
 __all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for", "planner_of", "planners", "renewed"]
@@ -46,7 +47,7 @@ class _Slot:
         self.planner, self.assume, self.key = planner, planner.assume, planner.method.key
         self.dtype = _TORCH[dtype.char]
         self.factored: Factored | None = None
-        self.step: Step | None = None
+        self.step: Step | Repeat | None = None
         self.store: Tensor | None = None
 
 
@@ -147,7 +148,7 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray, explicit: bool = Fals
 def renewed(slot: _Slot, values: np.ndarray, explicit: bool = False) -> Factored:
     """As `obtain`, for contiguous values of a slot's dtype."""
     kept, step, store = slot.factored, slot.step, slot.store
-    if kept is None and step is not None and store is not None:
+    if kept is None and isinstance(step, Step) and store is not None:
         kept = slot.factored = step.factored(store)
     if kept is not None and _same(kept.equations.values, values):
         return kept
@@ -159,7 +160,7 @@ def renewed(slot: _Slot, values: np.ndarray, explicit: bool = False) -> Factored
     if room is None or room.shape != values.shape or room.dtype != values.dtype:
         room = np.empty_like(values)
     factored = Factored(slot.planner, values, spare, explicit, room)
-    slot.factored, slot.step = factored, step_of(factored, step)
+    slot.factored, slot.step = factored, step_of(factored, step) or repeat_of(factored, step)
     if slot.step is not None:
         slot.store = slot.step.store_of(factored)
     if spare is None:  # what takes another's place takes no more than that

@@ -209,11 +209,17 @@ class Planner:
         if not dominant:
             self._check_rows(eq)
         attempt = self._first_that_works(kind, eq, spare, explicit)
+        return kind, self.judged(eq, kind, attempt, dominant)
+
+    def judged(
+        self, eq: Equations, kind: str, attempt: Attempt, dominant: bool | None = None
+    ) -> Attempt:
+        """The attempt, or a better one, found definite, if that was assumed, and regular."""
         if kind == "spd":
             self._check_definite(eq, attempt)
-        if self.method.check and not dominant:
-            attempt = self._check_regular(eq, kind, attempt)
-        return kind, attempt
+        if self.method.check and not (is_dominant(eq) if dominant is None else dominant):
+            return self._check_regular(eq, kind, attempt)
+        return attempt
 
     def kind(self, values: np.ndarray, explicit: bool = False, mirrored: bool | None = None) -> str:
         """What these values make of A; not looked at where nothing depends on it."""

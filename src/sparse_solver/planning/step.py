@@ -7,6 +7,8 @@ is refused here and left to the general path, which knows what to say.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -82,11 +84,11 @@ class Step:
             return torch.from_numpy(factored.attempt.numeric.store)  # type: ignore[union-attr]
 
 
-def step_of(factored: Factored, known: Step | None) -> Step | None:
+def step_of(factored: Factored, known: Any) -> Step | None:
     """Steps like this one compiled, or None where they are not to be; `known` if it serves them."""
     attempt, planner = factored.attempt, factored.planner
     if attempt is None or attempt.choice.engine != "simplicial" or not planner.method.check:
         return None
-    if known is not None and known.symbolic is attempt.symbolic and known.kind == factored.kind:
+    if isinstance(known, Step) and known.symbolic is attempt.symbolic and known.kind == factored.kind:
         return known
     return Step(factored)

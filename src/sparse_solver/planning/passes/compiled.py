@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import ctypes
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from ...matrix import Pattern
 from ...matrix.threads import by_parts
 from . import plain
-from .loops import compile_for
+from .loops import calls_for, compile_for
 
-__all__ = ["Compiled"]
+__all__ = ["Calls", "Compiled"]
 
 _NONE = np.empty(0, np.uint32)
+_kept: list = []  # compiled functions live as long as their addresses are called
+
+
+class Calls(NamedTuple):
+    """Loops as Python calls them with addresses; see `loops`."""
+
+    prepare: Any
+    judge: Any
+    adjoint: Any
+    sum: Any
+    take: Any
+
+
+def _calls(dtype: np.dtype) -> Calls:
+    made, kinds = [], {"int64": ctypes.c_int64, "float64": ctypes.c_double}
+    for f in calls_for(dtype):
+        _kept.append(f)
+        given = [kinds.get(str(a), ctypes.c_void_p) for a in f._sig.args]
+        made.append(ctypes.CFUNCTYPE(kinds[str(f._sig.return_type)], *given)(f.address))
+    return Calls(*made)
 
 
 class Compiled:
@@ -23,6 +46,7 @@ class Compiled:
         self._sizes, self._residual, self._columns, self._outer, self._mirrored = found[:5]
         self.sum, self.take, self._adjoint = found[5:]
         self._none = np.empty(0, dtype)
+        self.calls = _calls(dtype)
 
     def sizes(
         self, pattern: Pattern, values: np.ndarray, room: np.ndarray | None = None

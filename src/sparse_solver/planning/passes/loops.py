@@ -11,9 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, types
+from numba import carray, cfunc, njit, types
 
-__all__ = ["compile_for"]
+__all__ = ["calls_for", "compile_for"]
 
 _options: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 _u = np.uint64
@@ -194,3 +194,72 @@ def compile_for(dtype: np.dtype) -> tuple[Any, ...]:
     _take.compile((narrow, f, f, i, i))
     _adjoint.compile((narrow, narrow, f, f, f, f, f, types.boolean, f, i, i))
     return _sizes, _residual, _columns, _outer, _mirrored, _sum, _take, _adjoint
+
+
+# The same by addresses, for calls in a microsecond; n and the number of nonzeros come first.
+
+
+def _prepare(n, nnz, indptr, at, mates, v, room, sums, diagonal, facts):
+    """`_sizes` of v with the copy in room, into facts: norm, margin, lowest and whether mirrored. Or 1
+    and nothing else, if room holds these very numbers.
+    """
+    values, copy = carray(v, (nnz,)), carray(room, (nnz,))
+    e = 0
+    while e < nnz and values[e] == copy[e]:
+        e += 1
+    if e == nnz:
+        return 1
+    given = carray(indptr, (n + 1,)), carray(at, (n,)), carray(mates, (nnz,)), values, copy
+    norm, margin, lowest, same = _sizes(*given, carray(sums, (n,)), carray(diagonal, (n,)), 0, n)
+    facts[0], facts[1], facts[2], facts[3] = norm, margin, lowest, 1.0 if same else 0.0
+    return 0
+
+
+@njit(**_options)
+def _error(top, reach, least, normwise, componentwise):
+    """As `Equations.judge` bounds it; -1 where that does not accept."""
+    if not reach > 0:
+        return -1.0
+    error = np.float64(top) / np.float64(reach)
+    return error if error <= normwise and top <= componentwise * least else -1.0
+
+
+def _judge(n, nnz, indptr, cols, values, diagonal, x, b, normwise, componentwise):
+    """The normwise backward error of x for A x = b, or -1 where it may not be accurate."""
+    system = carray(indptr, (n + 1,)), carray(cols, (nnz,)), carray(values, (nnz,)), carray(x, (n,))
+    more = carray(b, (n,)), carray(diagonal, (n,)), False, carray(x, (0,))
+    top, reach, least = _residual(*system, *more, 0, n)
+    return _error(top, reach, least, normwise, componentwise)
+
+
+def _adjoint_judged(n, nnz, indptr, cols, values, diagonal, y, b, x, out, normwise, componentwise):
+    """`_adjoint`, and the error of y as above."""
+    system = carray(indptr, (n + 1,)), carray(cols, (nnz,)), carray(values, (nnz,))
+    more = carray(diagonal, (n,)), carray(y, (n,)), carray(b, (n,)), carray(x, (n,))
+    top, reach, least = _adjoint(*system, *more, False, carray(out, (nnz,)), 0, n)
+    return _error(top, reach, least, normwise, componentwise)
+
+
+def _sum_at(places, m, pointer, order, triplets, out):
+    given = carray(pointer, (places + 1,)), carray(order, (m,)), carray(triplets, (m,))
+    _sum(*given, carray(out, (places,)), 0, places)
+    return 0
+
+
+def _take_at(places, m, index, values, out):
+    _take(carray(index, (m,)), carray(values, (places,)), carray(out, (m,)), 0, m)
+    return 0
+
+
+def calls_for(dtype: np.dtype) -> tuple[Any, ...]:
+    """(prepare, judge, adjoint, sum, take) by addresses, compiled, for this real dtype."""
+    f = types.CPointer(types.float64 if dtype.char == "d" else types.float32)
+    u, i, d = types.CPointer(types.uint32), types.int64, types.float64
+    signatures = (
+        (_prepare, i(i, i, u, u, u, f, f, f, f, types.CPointer(d))),
+        (_judge, d(i, i, u, u, f, f, f, f, d, d)),
+        (_adjoint_judged, d(i, i, u, u, f, f, f, f, f, f, d, d)),
+        (_sum_at, i(i, i, u, u, f, f)),
+        (_take_at, i(i, i, u, f, f)),
+    )
+    return tuple(cfunc(s, cache=True, error_model="numpy")(function) for function, s in signatures)

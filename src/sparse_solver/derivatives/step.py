@@ -17,6 +17,7 @@ from torch import Tensor
 from ..engines.simplicial import KEPT, SOLVED
 from ..matrix import SparseMatrix
 from ..matrix.plain import are_ordinary
+from ..matrix.rule import directly
 from ..planning import Direct, Step, on_device, renewed, touch
 from .solve import adjoint
 from .token import factors_of, token_of
@@ -62,6 +63,7 @@ def quick(A: SparseMatrix | Tensor, b: Tensor, assume: str, method: Direct) -> T
         return None
 
 
+@directly
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, b, slot, step):  # type: ignore[no-untyped-def]
@@ -90,6 +92,7 @@ class _Step(torch.autograd.Function):
         return *adjoint(g, values, x, token, *system, ctx.needs_input_grad[0]), None, None
 
 
+@directly
 class _Known(torch.autograd.Function):
     """By any engine, on a slot that is known."""
 

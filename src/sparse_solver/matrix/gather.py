@@ -18,7 +18,7 @@ from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 from torch import Tensor
 
 from .plain import are_ordinary, is_plain, numbers
-from .rule import Rule
+from .rule import Rule, directly
 from .threads import WORTH_SHARING, by_parts
 
 _is_compiling = torch.compiler.is_compiling
@@ -192,6 +192,7 @@ class _Gather(Rule):
         return gather(v.movedim(in_dims[0], 0), slots), 0
 
 
+@directly
 class _Sum(torch.autograd.Function):
     """`_ScatterSum` of ordinary tensors that one thread passes over, by compiled calls and without what
     torch does for transforms.

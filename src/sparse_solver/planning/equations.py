@@ -54,12 +54,6 @@ class Equations:
             self._raise_non_finite()
 
     @cached_property
-    def addresses(self) -> tuple[int, int, int]:
-        """Of the values, the row sums and the diagonal."""
-        values, sums, diagonal = self.values, self.row_sums, self.diagonal
-        return values.ctypes.data, sums.ctypes.data, diagonal.ctypes.data
-
-    @cached_property
     def magnitudes(self) -> np.ndarray:
         """|a_ij| at the nonzeros."""
         return np.abs(self.values)

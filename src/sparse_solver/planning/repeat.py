@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..engines import REGISTRY, Declined
 from ..matrix.threads import WORTH_SHARING
+from .conditioning import MARGIN
 from .equations import COMPONENTWISE, NORMWISE, Equations
 from .factored import Factored
 from .passes import passes_for
@@ -50,12 +51,11 @@ class Repeat:
         self._factorize = REGISTRY[attempt.choice.engine].factorize
         pattern = eq.pattern
         assert pattern.unsigned is not None and pattern.mates is not None
-        held = *pattern.unsigned, pattern.mates
-        pointer, cols, at, mates = (a.ctypes.data for a in held)
-        self._held = held
-        sizes = eq.n, pattern.nnz
-        self._first, self._then = (*sizes, pointer, at, mates), (*sizes, pointer, cols)
+        self._held = *pattern.unsigned, pattern.mates
+        self._system = eq.n, pattern.nnz, *(a.ctypes.data for a in self._held)
+        self._kind, self.nnz = self._system[2], pattern.nnz
         self._limits = NORMWISE * eq.eps, COMPONENTWISE * eq.eps
+        self._dominance = MARGIN * eq.eps
         self._calls = passes_for(eq.values.dtype).calls
 
     def store_of(self, factored: Factored) -> None:
@@ -78,9 +78,8 @@ class Repeat:
         ):
             slot.factored = kept
             return None
-        facts = _Facts()
-        where = eq.addresses
-        if not self._calls.prepare(*self._first, values.data_ptr(), *where, facts):
+        facts, system = _Facts(), kept.notes.get("system") or self._table(kept)
+        if not self._calls.prepare(system, self._kind, values.data_ptr(), facts):
             if not self._anew(kept, eq, facts):
                 return None
         slot.factored = kept
@@ -89,13 +88,18 @@ class Repeat:
             x = torch.from_numpy(kept.attempt.numeric.solve(numbers))
         except Declined:
             return kept, torch.from_numpy(kept.solve(numbers))
-        place, _, diagonal = where
-        vectors = x.data_ptr(), b.data_ptr()
-        error = self._calls.judge(*self._then, place, diagonal, *vectors, *self._limits)
+        error = self._calls.judge(system, self._kind, x.data_ptr(), b.data_ptr(), *self._limits)
         if error < 0:
             return kept, torch.from_numpy(kept.solve(numbers))
         kept.steps, kept.residual = 0, error
         return kept, x
+
+    def _table(self, factored: Factored) -> Any:
+        """What compiled calls read of a system, kept with it."""
+        eq = factored.equations
+        arrays = (a.ctypes.data for a in (eq.values, eq.row_sums, eq.diagonal))
+        table = factored.notes["system"] = (ctypes.c_int64 * 9)(*self._system, *arrays)
+        return table
 
     def _anew(self, kept: Factored, eq: Equations, facts: Any) -> bool:
         """Turn the factor of other values into that of those which are in `eq` now, if it can be."""
@@ -103,7 +107,9 @@ class Repeat:
         if not (eq.norm < np.inf and eq.lowest > 0 and mirrored):
             return False
         eq.__dict__.pop("magnitudes", None)
+        system = kept.notes["system"]
         kept.notes.clear()
+        kept.notes["system"] = system
         attempt, planner = kept.attempt, self.planner
         assert attempt is not None
         recycle, kept.attempt = attempt.numeric, None
@@ -112,7 +118,9 @@ class Repeat:
             attempt.numeric = self._factorize(self.symbolic, eq.values, planner.threads, recycle)
         except Declined:
             return False
-        kept.attempt = planner.judged(eq, self.kind, attempt)
+        if self.kind == "spd" or not eq.margin > self._dominance * eq.norm:
+            attempt = planner.judged(eq, self.kind, attempt)
+        kept.attempt = attempt
         return True
 
     def adjoint(self, factored: Factored, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -120,15 +128,14 @@ class Repeat:
         eq, attempt = factored.equations, factored.attempt
         assert attempt is not None
         if eq.mirrored:
-            place, _, diagonal = eq.addresses
-            out = x.new_empty(self._first[1])
+            system, out = factored.notes.get("system") or self._table(factored), x.new_empty(self.nnz)
             try:
                 y = torch.from_numpy(attempt.numeric.solve(g.detach().numpy(), True))
             except Declined:
                 pass
             else:
                 vectors = y.data_ptr(), g.data_ptr(), x.data_ptr(), out.data_ptr()
-                error = self._calls.adjoint(*self._then, place, diagonal, *vectors, *self._limits)
+                error = self._calls.adjoint(system, self._kind, *vectors, *self._limits)
                 if error >= 0:
                     factored.steps, factored.residual = 0, error
                     return out, y

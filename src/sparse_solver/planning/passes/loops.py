@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 from numba import carray, cfunc, njit, types
+from numba.extending import intrinsic
 
 __all__ = ["calls_for", "compile_for"]
 
@@ -196,21 +197,51 @@ def compile_for(dtype: np.dtype) -> tuple[Any, ...]:
     return _sizes, _residual, _columns, _outer, _mirrored, _sum, _take, _adjoint
 
 
-# The same by addresses, for calls in a microsecond; n and the number of nonzeros come first.
+# The same by addresses, for calls in a microsecond. A system is a row of them: of indptr, cols, the
+# places of the diagonal, mates, values, row sums, diagonal, after n and the number of nonzeros.
 
 
-def _prepare(n, nnz, indptr, at, mates, v, room, sums, diagonal, facts):
-    """`_sizes` of v with the copy in room, into facts: norm, margin, lowest and whether mirrored. Or 1
-    and nothing else, if room holds these very numbers.
+@intrinsic
+def _at(typingctx, address, like):
+    """The pointer to what is at an address, of the type of `like`."""
+
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
+
+    return like(types.int64, like), codegen
+
+
+@njit(**_options)
+def _numbers_of(system, like):
+    """(values, row sums, diagonal)."""
+    n, nnz = system[0], system[1]
+    values = carray(_at(system[6], like), (nnz,))
+    return values, carray(_at(system[7], like), (n,)), carray(_at(system[8], like), (n,))
+
+
+@njit(**_options)
+def _index(system, k, like, count):
+    return carray(_at(system[k], like), (count,))
+
+
+def _prepare(system, kind, v, facts):
+    """`_sizes` of v, which becomes the system's values, into facts: norm, margin, lowest and whether
+    mirrored. Or 1 and nothing else, if they are these very numbers. `kind` is any pointer to uint32.
     """
-    values, copy = carray(v, (nnz,)), carray(room, (nnz,))
+    n, nnz = system[0], system[1]
+    values = carray(v, (nnz,))
+    copy, sums, diagonal = _numbers_of(system, v)
     e = 0
     while e < nnz and values[e] == copy[e]:
         e += 1
     if e == nnz:
         return 1
-    given = carray(indptr, (n + 1,)), carray(at, (n,)), carray(mates, (nnz,)), values, copy
-    norm, margin, lowest, same = _sizes(*given, carray(sums, (n,)), carray(diagonal, (n,)), 0, n)
+    indptr, at, mates = (
+        _index(system, 2, kind, n + 1),
+        _index(system, 4, kind, n),
+        _index(system, 5, kind, nnz),
+    )
+    norm, margin, lowest, same = _sizes(indptr, at, mates, values, copy, sums, diagonal, 0, n)
     facts[0], facts[1], facts[2], facts[3] = norm, margin, lowest, 1.0 if same else 0.0
     return 0
 
@@ -224,19 +255,23 @@ def _error(top, reach, least, normwise, componentwise):
     return error if error <= normwise and top <= componentwise * least else -1.0
 
 
-def _judge(n, nnz, indptr, cols, values, diagonal, x, b, normwise, componentwise):
+def _judge(system, kind, x, b, normwise, componentwise):
     """The normwise backward error of x for A x = b, or -1 where it may not be accurate."""
-    system = carray(indptr, (n + 1,)), carray(cols, (nnz,)), carray(values, (nnz,)), carray(x, (n,))
-    more = carray(b, (n,)), carray(diagonal, (n,)), False, carray(x, (0,))
-    top, reach, least = _residual(*system, *more, 0, n)
+    n, nnz = system[0], system[1]
+    values, _, diagonal = _numbers_of(system, x)
+    indptr, cols = _index(system, 2, kind, n + 1), _index(system, 3, kind, nnz)
+    vectors = carray(x, (n,)), carray(b, (n,)), diagonal, False, carray(x, (0,))
+    top, reach, least = _residual(indptr, cols, values, *vectors, 0, n)
     return _error(top, reach, least, normwise, componentwise)
 
 
-def _adjoint_judged(n, nnz, indptr, cols, values, diagonal, y, b, x, out, normwise, componentwise):
+def _adjoint_judged(system, kind, y, b, x, out, normwise, componentwise):
     """`_adjoint`, and the error of y as above."""
-    system = carray(indptr, (n + 1,)), carray(cols, (nnz,)), carray(values, (nnz,))
-    more = carray(diagonal, (n,)), carray(y, (n,)), carray(b, (n,)), carray(x, (n,))
-    top, reach, least = _adjoint(*system, *more, False, carray(out, (nnz,)), 0, n)
+    n, nnz = system[0], system[1]
+    values, _, diagonal = _numbers_of(system, x)
+    indptr, cols = _index(system, 2, kind, n + 1), _index(system, 3, kind, nnz)
+    vectors = carray(y, (n,)), carray(b, (n,)), carray(x, (n,)), False, carray(out, (nnz,))
+    top, reach, least = _adjoint(indptr, cols, values, diagonal, *vectors, 0, n)
     return _error(top, reach, least, normwise, componentwise)
 
 
@@ -256,9 +291,9 @@ def calls_for(dtype: np.dtype) -> tuple[Any, ...]:
     f = types.CPointer(types.float64 if dtype.char == "d" else types.float32)
     u, i, d = types.CPointer(types.uint32), types.int64, types.float64
     signatures = (
-        (_prepare, i(i, i, u, u, u, f, f, f, f, types.CPointer(d))),
-        (_judge, d(i, i, u, u, f, f, f, f, d, d)),
-        (_adjoint_judged, d(i, i, u, u, f, f, f, f, f, f, d, d)),
+        (_prepare, i(types.CPointer(i), u, f, types.CPointer(d))),
+        (_judge, d(types.CPointer(i), u, f, f, d, d)),
+        (_adjoint_judged, d(types.CPointer(i), u, f, f, f, f, d, d)),
         (_sum_at, i(i, i, u, u, f, f)),
         (_take_at, i(i, i, u, f, f)),
     )

@@ -13,6 +13,7 @@ from ..engines import REGISTRY, Declined, Symbolic, compiled, simplicial, warm_u
 from ..errors import InaccurateSolveError, NotPositiveDefiniteError, SingularMatrixError
 from ..info import Info
 from ..matrix import Pattern
+from ..matrix.plain import name_of
 from .attempt import Attempt, Spare
 from .choose import (
     Choice,
@@ -97,13 +98,15 @@ class Planner:
         """The same, those first that answer more than solves; only the engine asked for, if one was."""
         if self.method.engine not in ("auto", "multifrontal"):
             return tuple(sorted(order, key=is_opaque))
-        return explicit_first(order, self.pattern.shape[0], kind, dtype.name, compiled(dtype.name))
+        return explicit_first(
+            order, self.pattern.shape[0], kind, name_of(dtype), compiled(name_of(dtype))
+        )
 
     def _choices(self, kind: str, dtype: np.dtype, work: Work | None = None) -> tuple[Choice, ...]:
-        shape = self.pattern.shape[0], self.pattern.nnz, kind, dtype.name, self.method.engine
+        shape = self.pattern.shape[0], self.pattern.nnz, kind, name_of(dtype), self.method.engine
         future = None
         if work is not None and self.method.engine == "auto":
-            states = compiled(dtype.name), simplicial.state(dtype.name)
+            states = compiled(name_of(dtype)), simplicial.state(name_of(dtype))
             future = Future(self._uses, self.promised, *states)
         return choices(*shape, work, future)
 
@@ -132,7 +135,9 @@ class Planner:
         if found.engine == "simplicial":
             return True
         if not self._kind_matters or found.engine == "multifrontal":
-            return kind == "general" or not may_be_simplicial(self.pattern.shape[0], dtype.name, work)
+            return kind == "general" or not may_be_simplicial(
+                self.pattern.shape[0], name_of(dtype), work
+            )
         return False
 
     def _reconsidered(self, key: tuple[str, np.dtype], found: tuple[Choice, ...]) -> tuple[Choice, ...]:
@@ -154,7 +159,7 @@ class Planner:
         if symbolic is None or fresh:
             engine = REGISTRY[choice.engine]
             if choice.engine == "multifrontal":
-                warm_up(values.dtype.name)
+                warm_up(name_of(values.dtype))
             symbolic = engine.analyze(self.pattern, choice.path, values, self.threads)
             self._symbolics[key] = symbolic
         return symbolic
@@ -230,7 +235,7 @@ class Planner:
 
     def _kind_of_small(self, values: np.ndarray) -> str:
         """Looked at once a step in one compiled call would pay, and not again and again in vain."""
-        dtype, kind, again = values.dtype.name, "general", 2 * self._uses
+        dtype, kind, again = name_of(values.dtype), "general", 2 * self._uses
         if self.method.engine == "auto" and may_be_simplicial(self.pattern.shape[0], dtype):
             wanted = simplicial_uses(simplicial.state(dtype))
             if self._uses >= wanted:

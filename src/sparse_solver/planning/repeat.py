@@ -48,7 +48,7 @@ class Repeat:
         attempt, eq = factored.attempt, factored.equations
         assert attempt is not None
         self.planner, self.kind, self.symbolic = factored.planner, factored.kind, attempt.symbolic
-        self._factorize = REGISTRY[attempt.choice.engine].factorize
+        self._engine = REGISTRY[attempt.choice.engine]
         pattern = eq.pattern
         assert pattern.unsigned is not None and pattern.mates is not None
         self._held = *pattern.unsigned, pattern.mates
@@ -115,7 +115,7 @@ class Repeat:
         recycle, kept.attempt = attempt.numeric, None
         planner._uses += 1
         try:
-            attempt.numeric = self._factorize(self.symbolic, eq.values, planner.threads, recycle)
+            attempt.numeric = self._engine.factorize(self.symbolic, eq.values, planner.threads, recycle)
         except Declined:
             return False
         if self.kind == "spd" or not eq.margin > self._dominance * eq.norm:

@@ -29,7 +29,8 @@ class Calls(NamedTuple):
 
 
 def _calls(dtype: np.dtype) -> Calls:
-    made, kinds = [], {"int64": ctypes.c_int64, "float64": ctypes.c_double}
+    made: list[Any] = []
+    kinds: dict[str, Any] = {"int64": ctypes.c_int64, "float64": ctypes.c_double}
     for f in calls_for(dtype):
         _kept.append(f)
         given = [kinds.get(str(a), ctypes.c_void_p) for a in f._sig.args]

@@ -18,7 +18,7 @@ from ..engines.simplicial import KEPT, SOLVED
 from ..matrix import SparseMatrix
 from ..matrix.plain import are_ordinary
 from ..matrix.rule import directly
-from ..planning import Direct, Step, on_device, renewed, touch
+from ..planning import Direct, Step, cache, on_device, renewed, touch
 from .solve import adjoint
 from .token import factors_of, token_of
 
@@ -34,9 +34,11 @@ class _Unusual(Exception):
 
 def quick(A: SparseMatrix | Tensor, b: Tensor, assume: str, method: Direct) -> Tensor | None:
     """x with A x = b by a short way, or None where there is none for it."""
-    if _is_compiling() or type(A) is not SparseMatrix or A._pattern is None:
+    if _is_compiling() or type(A) is not SparseMatrix:
         return None
     pattern = A._pattern
+    if pattern is None:
+        return None
     slot = pattern.recent()
     if slot is None or type(method) is not Direct or assume != slot.assume or method.key != slot.key:
         return None
@@ -53,7 +55,8 @@ def quick(A: SparseMatrix | Tensor, b: Tensor, assume: str, method: Direct) -> T
         and _hooked(False) is None  # checkpoints expect to see what they saw the first time
     ):
         return None
-    touch(pattern)
+    if cache._latest is not pattern.recent:  # the look alone saves a call
+        touch(pattern)
     step = slot.step
     if type(step) is not Step:
         return None if on_device.everywhere else _apply_known(values, b, slot)

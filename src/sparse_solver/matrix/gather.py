@@ -227,7 +227,9 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
         return _index_add(t, slots)
     if slots.count <= _FEW:
         if t.dim() == 1 and is_plain(t) and t.is_cpu:
-            return slots.zeros(t.dtype).index_add(0, slots.index, t)
+            zeros = slots._zeros.get(t.dtype)
+            zeros = slots.zeros(t.dtype) if zeros is None else zeros
+            return zeros.index_add(0, slots.index, t)
         return _index_add(t, slots)
     calls = _calls.get(t.dtype) if slots.count < WORTH_SHARING else None
     if calls is not None and t.dim() == 1 and are_ordinary(t, t) and t.is_contiguous():

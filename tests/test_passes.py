@@ -47,12 +47,19 @@ def test_same_bits(compiled, n, full, dtype):
             torch.set_num_threads(threads)
             found = plain.sizes(P, values)
             same(own.sizes(P, values), found)
+            for one in (own, plain):
+                room = np.zeros_like(values)
+                same(one.sizes(P, values, room), found)
+                np.testing.assert_array_equal(room, values)
             for transposed in (False, True):
-                given = P, values, found[1], x, b, transposed
+                given = P, values, found.diagonal, x, b, transposed
                 same(own.residual(*given), plain.residual(*given))
+                same(own.residual(*given, False)[1:], plain.residual(*given)[1:])
             for swapped in (False, True):
                 given = P, x, b, swapped
                 same([own.outer(*given)], [plain.outer(*given)])
+                given = P, values, found.diagonal, x, b, x[::-1].copy(), swapped
+                same(own.adjoint(*given), plain.adjoint(*given))
             here = np.arange(P.nnz)
             assert own.mirrored(values, here, here)
             for changed in (0, P.nnz // 2, P.nnz - 1):
@@ -79,7 +86,10 @@ def test_what_is_not_finite_is_seen(compiled, bad):
             for which in (0, 1):
                 vectors = [x.copy(), b.copy()]
                 vectors[which][at] = bad
-                assert not np.isfinite(own.residual(P, values, diagonal, *vectors, transposed)[1])
+                given = P, values, diagonal, *vectors
+                for wanted in (False, True):
+                    assert not np.isfinite(own.residual(*given, transposed, wanted)[1])
+                assert not np.isfinite(own.adjoint(*given, x, transposed)[1])
 
 
 def test_nothing_without_unknowns(compiled):

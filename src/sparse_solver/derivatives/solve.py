@@ -29,7 +29,7 @@ from ..matrix.pattern import pattern_of
 from ..matrix.plain import is_plain, numbers
 from ..matrix.products import outer_numbers, product, sampled_outer
 from ..matrix.rule import Rule
-from ..planning import BatchFactored, Factored, Planner, obtain, on_device, passes_for, planner_of
+from ..planning import BatchFactored, Factored, Planner, obtain, on_device, planner_of
 from .token import batch_of, factors_of, there_of, token_of, token_there
 
 __all__ = ["factor", "solve"]
@@ -151,14 +151,11 @@ def _conjugate(a: np.ndarray) -> np.ndarray:
 
 
 def _gradient_numbers(
-    lam: np.ndarray, x: np.ndarray, token: Tensor, i: np.ndarray, j: np.ndarray, trans: bool
+    lam: np.ndarray, x: np.ndarray, token: Tensor, i: np.ndarray, j: np.ndarray
 ) -> np.ndarray:
     """-lambda_i conj(x_j) at the nonzeros (i, j): (row, column) or, if `trans`, (column, row)."""
     vector = x.ndim == token.ndim + 1
     batch = batch_of(token) if token.ndim else None
-    factors = None if token.ndim else factors_of(token)
-    if vector and factors:
-        return passes_for(x.dtype).outer(factors[0].planner.pattern, lam, x, trans)
     if batch is None or batch[1] is not None:
         return outer_numbers(-lam, x, i, j, vector)
     kept = 1 if vector else 2
@@ -339,11 +336,15 @@ def adjoint(
     here = g.is_cpu and not on_device.everywhere
     if here and not torch.is_grad_enabled() and is_plain(g) and fwAD._current_level < 0:
         # No graph to build: the same two lines as below on bare numbers.
+        factors = factors_of(token) if wanted and vector and not token.ndim else None
+        if factors and not g.is_complex():
+            y, A_numbers = factors[0].adjoint(numbers(g), numbers(x), trans)
+            return torch.from_numpy(A_numbers), torch.from_numpy(y)
         lam_numbers = _solve_numbers(values, _conjugate(numbers(g)), token, pattern, how, not trans)
         lam_numbers = _conjugate(lam_numbers)
         if wanted:
             places = i.numpy(), j.numpy()
-            A_bar = torch.from_numpy(_gradient_numbers(lam_numbers, numbers(x), token, *places, trans))
+            A_bar = torch.from_numpy(_gradient_numbers(lam_numbers, numbers(x), token, *places))
         return A_bar, torch.from_numpy(lam_numbers)
     # A^H lambda = g  <=>  A^T conj(lambda) = conj(g)
     lam = _Solve.apply(values, g.conj(), token, rows, cols, pattern, how, not trans).conj()

@@ -1,8 +1,10 @@
-"""A repeated small solve, in plain eager mode: one compiled call there and one back.
+"""A repeated solve for one vector, in plain eager mode, where calls take longer than looks.
 
-The rule is that of `solve` for real A: x = A^-1 b, lambda = A^-T g, b_bar = lambda, A_bar_ij =
--lambda_i x_j. What is saved is the factor itself, a tensor. Where anything is unusual, forward leaves
-to the general path, and backward goes on as the general rule does, with a token made of that tensor.
+The rule is that of `solve`: x = A^-1 b, A^H lambda = g, b_bar = lambda, A_bar_ij = -lambda_i conj(x_j).
+Whatever a solve of the same kind found out about the pattern is not asked again, and nothing is done
+for transforms, which are never active here. Small definite systems take a compiled call there and one
+back. What is saved then is the factor itself, a tensor. Where anything is unusual, forward leaves to
+the general path, and backward goes on as the general rule does.
 """
 
 from __future__ import annotations
@@ -15,9 +17,10 @@ from torch import Tensor
 from ..engines.simplicial import KEPT, SOLVED
 from ..matrix import SparseMatrix
 from ..matrix.plain import are_ordinary
-from ..planning import Direct, touch
+from ..matrix.rule import directly
+from ..planning import Direct, Step, cache, on_device, renewed, touch
 from .solve import adjoint
-from .token import token_of
+from .token import factors_of, token_of
 
 __all__ = ["quick"]
 
@@ -30,33 +33,40 @@ class _Unusual(Exception):
 
 
 def quick(A: SparseMatrix | Tensor, b: Tensor, assume: str, method: Direct) -> Tensor | None:
-    """x with A x = b by a compiled step, or None where there is none for it."""
-    if _is_compiling() or type(A) is not SparseMatrix or A._pattern is None:
+    """x with A x = b by a short way, or None where there is none for it."""
+    if _is_compiling() or type(A) is not SparseMatrix:
         return None
-    slot = A._pattern.recent()
-    step = None if slot is None else slot.step
-    if step is None or assume != step.assume or method.key != step.key:
+    pattern = A._pattern
+    if pattern is None:
+        return None
+    slot = pattern.recent()
+    if slot is None or type(method) is not Direct or assume != slot.assume or method.key != slot.key:
         return None
     values = A._values
     if not (
         isinstance(b, Tensor)
-        and values.dtype is b.dtype is step.dtype  # type: ignore[union-attr]
+        and values.dtype is b.dtype is slot.dtype  # type: ignore[union-attr]
         and b.dim() == values.dim() == 1  # type: ignore[union-attr]
-        and b.numel() == step.n
-        and values.numel() == step.nnz  # type: ignore[union-attr]
+        and b.numel() == pattern.shape[0]
+        and values.numel() == pattern.nnz  # type: ignore[union-attr]
         and are_ordinary(values, b)  # type: ignore[arg-type]
         and values.is_contiguous()  # type: ignore[union-attr]
         and b.is_contiguous()
         and _hooked(False) is None  # checkpoints expect to see what they saw the first time
     ):
         return None
-    touch(A._pattern)
+    if cache._latest is not pattern.recent:  # the look alone saves a call
+        touch(pattern)
+    step = slot.step
+    if type(step) is not Step:
+        return None if on_device.everywhere else _apply_known(values, b, slot)
     try:
         return _apply(values, b, slot, step)
     except _Unusual:
         return None
 
 
+@directly
 class _Step(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, b, slot, step):  # type: ignore[no-untyped-def]
@@ -68,7 +78,7 @@ class _Step(torch.autograd.Function):
             slot.factored, slot.store = None, store
         if not verdict & SOLVED:
             raise _Unusual
-        ctx.save_for_backward(values, x, store)
+        ctx.to_save = values, x, store  # all that save_for_backward does
         ctx.step = step
         return x
 
@@ -85,5 +95,38 @@ class _Step(torch.autograd.Function):
         return *adjoint(g, values, x, token, *system, ctx.needs_input_grad[0]), None, None
 
 
+@directly
+class _Known(torch.autograd.Function):
+    """By any engine, on a slot that is known."""
+
+    @staticmethod
+    def forward(ctx, values, b, slot):  # type: ignore[no-untyped-def]
+        ctx.step = step = slot.step
+        found = None if step is None else step.solve(slot, values, b)
+        if found is None:
+            factored = renewed(slot, values.detach().numpy())
+            x = torch.from_numpy(factored.solve(b.detach().numpy()))
+        else:
+            factored, x = found
+        ctx.to_save = values, x, token_of([factored], ())
+        return x
+
+    @staticmethod
+    def backward(ctx, g):  # type: ignore[no-untyped-def]
+        values, x, token = ctx.saved_tensors
+        (factored,) = factors_of(token)  # type: ignore[misc]
+        wanted = ctx.needs_input_grad[0]
+        if wanted and not torch.is_grad_enabled() and are_ordinary(g, x) and not g.is_complex():
+            if ctx.step is not None and g.is_contiguous():
+                return *ctx.step.adjoint(factored, g, x), None
+            y, A_bar = factored.adjoint(g.detach().numpy(), x.detach().numpy(), False)
+            return torch.from_numpy(A_bar), torch.from_numpy(y), None
+        planner = factored.planner
+        P = planner.pattern
+        system = P.rows, P.cols, P.handle, planner.assume + planner.method.key, False
+        return *adjoint(g, values, x, token, *system, wanted), None
+
+
 # Without what torch does for transforms, which are never active here.
 _apply: Callable[..., Tensor] = super(torch.autograd.Function, _Step).apply  # type: ignore[misc]
+_apply_known: Callable[..., Tensor] = super(torch.autograd.Function, _Known).apply  # type: ignore[misc]

@@ -26,7 +26,7 @@ _ZERO = np.zeros((), np.int64)
 def token_of(factors: list[Factored] | BatchFactored, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """A token of this shape that owns `factors`, one per element."""
     if shape:
-        token = torch.arange(len(factors), device="cpu").reshape(shape)
+        token = torch.from_numpy(np.arange(len(factors), dtype=np.int64).reshape(shape))
     else:
         token = torch.from_numpy(_ZERO.copy())  # the quickest tensor there is
     token.untyped_storage()._sparse_solver_factors = factors  # type: ignore[attr-defined]

@@ -7,9 +7,11 @@ caches or of accuracy: it analyses, it factors, it solves, or it says that it ca
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,7 +19,15 @@ import numpy as np
 from ..matrix import Pattern
 from .triangles import Triangles
 
-__all__ = ["Declined", "Engine", "Numeric", "OutOfMemory", "Symbolic"]
+__all__ = ["Declined", "Engine", "Numeric", "OutOfMemory", "Symbolic", "is_installed"]
+
+
+@lru_cache
+def is_installed(module: str) -> bool:
+    """Whether a module is there to be imported, looked for on disk once: while it is not settled who
+    factors, engines are asked before every factorisation.
+    """
+    return importlib.util.find_spec(module) is not None
 
 
 class Declined(Exception):

@@ -17,12 +17,13 @@ import torch.autograd.forward_ad as fwAD
 from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 from torch import Tensor
 
-from .plain import is_plain, numbers
-from .rule import Rule
-from .threads import by_parts
+from .plain import are_ordinary, is_plain, numbers
+from .rule import Rule, directly
+from .threads import WORTH_SHARING, by_parts
 
 _is_compiling = torch.compiler.is_compiling
 _compiled: dict[str, Any] = {}  # loops by the dtype's character, from `use_compiled`
+_calls: dict[torch.dtype, Any] = {}
 _FEW = 20_000  # triplets up to which torch's operation costs less than a rule of our own
 
 __all__ = ["Slots", "gather", "scatter_sum", "use_compiled"]
@@ -46,6 +47,7 @@ class Slots:
         self._narrow: np.ndarray | None = None
         self._devices: dict[torch.device, Tensor] = {}
         self._zeros: dict[torch.dtype, Tensor] = {}
+        self._places: tuple[int, int, int, int, int] | None = None
 
     def zeros(self, dtype: torch.dtype) -> Tensor:
         """As many as there are places, on the host: read, never written to."""
@@ -65,8 +67,9 @@ class Slots:
                 self._devices[device] = self.index.to(device)
         return self._devices[device]
 
-    def sum(self, triplets: np.ndarray) -> np.ndarray:
-        """Sums of `triplets` (m,) by place, always in the order of the triplets."""
+    @property
+    def incidence(self) -> tuple[np.ndarray, np.ndarray]:
+        """(pointer, triplets of each place in turn), in the narrowest integers that hold them."""
         if self._incidence is None:
             index = self.index.numpy()
             order = np.argsort(index, kind="stable")
@@ -74,7 +77,30 @@ class Slots:
             np.cumsum(np.bincount(index, minlength=self.size), out=pointer[1:])
             kind = np.int32 if max(len(order), self.size) < 2**31 else np.int64
             self._incidence = pointer.astype(kind), order.astype(kind)
-        pointer, order = self._incidence
+        return self._incidence
+
+    @property
+    def narrow(self) -> np.ndarray:
+        """The index in 32 bits; fewer than 2^31 places and triplets."""
+        if self._narrow is None:
+            self._narrow = self.index.numpy().astype(np.uint32)
+        return self._narrow
+
+    @property
+    def places(self) -> tuple[int, int, int, int, int]:
+        """(places, triplets, addresses of `incidence` and of `narrow`), for compiled calls; where few
+        enough that one thread does.
+        """
+        if self._places is None:
+            arrays = *self.incidence, self.narrow
+            assert all(a.itemsize == 4 for a in arrays)
+            pointer, order, index = (a.ctypes.data for a in arrays)
+            self._places = self.size, self.count, pointer, order, index
+        return self._places
+
+    def sum(self, triplets: np.ndarray) -> np.ndarray:
+        """Sums of `triplets` (m,) by place, always in the order of the triplets."""
+        pointer, order = self.incidence
         compiled = _compiled.get(triplets.dtype.char)
         if compiled is not None and pointer.itemsize == 4:
             out = np.empty(self.size, triplets.dtype)
@@ -98,17 +124,18 @@ class Slots:
         compiled = _compiled.get(values.dtype.char)
         if compiled is None or max(self.count, self.size) >= 2**31:
             return None
-        if self._narrow is None:
-            self._narrow = self.index.numpy().astype(np.uint32)
         out = np.empty(self.count, values.dtype)
-        given = self._narrow, np.ascontiguousarray(values), out
+        given = self.narrow, np.ascontiguousarray(values), out
         by_parts(self.count, self.count, lambda start, stop: compiled.take(*given, start, stop))
         return out
 
 
 def use_compiled(dtype: str, loops: Any) -> None:
-    """Use compiled loops, with functions `sum` and `take`, for this dtype (its character)."""
+    """Use compiled loops, with functions `sum` and `take`, for this dtype (its character); `calls` has
+    the same by addresses.
+    """
     _compiled[dtype] = loops
+    _calls[torch.from_numpy(np.empty(0, dtype)).dtype] = loops.calls
 
 
 def _scatter(t: Tensor, slots: Slots) -> Tensor:
@@ -165,6 +192,34 @@ class _Gather(Rule):
         return gather(v.movedim(in_dims[0], 0), slots), 0
 
 
+@directly
+class _Sum(torch.autograd.Function):
+    """`_ScatterSum` of ordinary tensors that one thread passes over, by compiled calls and without what
+    torch does for transforms.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, slots: Slots, calls: Any) -> Tensor:
+        ctx.given = slots, calls
+        places, count, pointer, order, _ = slots.places
+        out = t.new_empty(places)
+        calls.sum(places, count, pointer, order, t.data_ptr(), out.data_ptr())
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
+        slots, calls = ctx.given
+        if torch.is_grad_enabled() or not are_ordinary(g, g) or not g.is_contiguous():
+            return gather(g, slots), None, None
+        places, count, *_, index = slots.places
+        out = g.new_empty(count)
+        calls.take(places, count, index, g.data_ptr(), out.data_ptr())
+        return out, None, None
+
+
+_sum = super(torch.autograd.Function, _Sum).apply  # type: ignore[misc]
+
+
 def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
     """Sum triplets by place: t (*B, m) -> (*B, nnz). Differentiable to any order."""
     # A compiler differentiates and fuses torch's own operation.
@@ -172,8 +227,13 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
         return _index_add(t, slots)
     if slots.count <= _FEW:
         if t.dim() == 1 and is_plain(t) and t.is_cpu:
-            return slots.zeros(t.dtype).index_add(0, slots.index, t)
+            zeros = slots._zeros.get(t.dtype)
+            zeros = slots.zeros(t.dtype) if zeros is None else zeros
+            return zeros.index_add(0, slots.index, t)
         return _index_add(t, slots)
+    calls = _calls.get(t.dtype) if slots.count < WORTH_SHARING else None
+    if calls is not None and t.dim() == 1 and are_ordinary(t, t) and t.is_contiguous():
+        return _sum(t, slots, calls)
     return _ScatterSum.apply(t, slots)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-__all__ = ["are_ordinary", "conjugate", "is_plain", "numbers", "outside_transforms", "refuse_compiling"]
+__all__ = ["are_ordinary", "conjugate", "is_plain", "name_of", "numbers", "outside_transforms"]
+__all__ += ["refuse_compiling"]
 
 # Looked up once: on cold caches each look takes as long as what is done with it.
 _keys, _modes = torch._C._dispatch_keys, torch._C._len_torch_dispatch_stack
@@ -45,6 +47,12 @@ def are_ordinary(s: Tensor, t: Tensor) -> bool:
         and not _inference()
         and fwAD._current_level < 0
     )
+
+
+@lru_cache(maxsize=16)
+def name_of(dtype: np.dtype) -> str:
+    """The name of an element type, which NumPy puts together anew each time it is asked."""
+    return dtype.name
 
 
 def numbers(t: Tensor) -> np.ndarray:

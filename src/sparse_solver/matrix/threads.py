@@ -13,16 +13,16 @@ from typing import Any
 
 import torch
 
-__all__ = ["by_parts", "share"]
+__all__ = ["WORTH_SHARING", "by_parts", "share"]
 
-_WORTH_SHARING = 200_000  # numbers from which a pass over them is worth another thread
+WORTH_SHARING = 200_000  # numbers from which a pass over them is worth another thread
 
 
 def by_parts(n: int, work: int, do: Callable[[int, int], Any]) -> list[Any]:
     """What ``do(start, stop)`` returns for parts of range(n), on torch's number of threads where
     `work`, the numbers touched, is large. Each part must give what the whole would.
     """
-    parts = min(torch.get_num_threads(), n) if work >= _WORTH_SHARING else 1
+    parts = min(torch.get_num_threads(), n) if work >= WORTH_SHARING else 1
     if parts <= 1:
         return [do(0, n)]
     bounds = [n * k // parts for k in range(parts + 1)]

@@ -4,12 +4,13 @@ from . import on_device
 from .answers import Singular, chain, factored_or_singular, slogdet
 from .batch import BatchFactored
 from .batch_answers import chains, slogdets
-from .cache import clear_cache, obtain, planner_for, planner_of, touch
+from .cache import clear_cache, obtain, planner_for, planner_of, renewed, touch
 from .factored import Factored
 from .halves import halves
 from .method import ASSUMPTIONS, Direct, decode
 from .passes import passes_for
 from .planner import Planner
+from .repeat import Repeat
 from .step import Step
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Direct",
     "Factored",
     "Planner",
+    "Repeat",
     "Singular",
     "Step",
     "chain",
@@ -31,6 +33,7 @@ __all__ = [
     "passes_for",
     "planner_for",
     "planner_of",
+    "renewed",
     "slogdet",
     "slogdets",
     "touch",

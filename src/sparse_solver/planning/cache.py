@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from ..matrix import Pattern
@@ -23,9 +24,11 @@ from .attempt import Spare
 from .factored import Factored
 from .method import decode
 from .planner import Planner
+from .repeat import Repeat, repeat_of
 from .step import Step, step_of
 
-__all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for", "planner_of", "planners", "touch"]
+__all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for", "planner_of", "planners", "renewed"]
+__all__ += ["touch"]
 
 PATTERNS = 8
 _FIRST = 512
@@ -35,23 +38,25 @@ class _Slot:
     """A planner and the latest factor it made, for one (assume, method) and dtype.
 
     Where whole steps are compiled, `step` makes them; the latest factor is in `store` then, and
-    `factored` is None or the same one. Such a slot is its pattern's `recent`.
+    `factored` is None or the same one. The slot used last is its pattern's `recent`.
     """
 
-    __slots__ = ("__weakref__", "factored", "planner", "step", "store")
+    __slots__ = ("__weakref__", "assume", "dtype", "factored", "key", "planner", "step", "store")
 
-    def __init__(self, planner: Planner) -> None:
-        self.planner = planner
+    def __init__(self, planner: Planner, dtype: np.dtype) -> None:
+        self.planner, self.assume, self.key = planner, planner.assume, planner.method.key
+        self.dtype = _TORCH[dtype.char]
         self.factored: Factored | None = None
-        self.step: Step | None = None
+        self.step: Step | Repeat | None = None
         self.store: Tensor | None = None
 
 
+_TORCH = {"f": torch.float32, "d": torch.float64, "F": torch.complex64, "D": torch.complex128}
 _slots: OrderedDict[Pattern, dict[tuple[str, np.dtype], _Slot]] = OrderedDict()
 # Held for dictionary operations only, never while anything is freed, factored or solved. Re-entrant,
 # because even these may start a garbage collection, and a finaliser may solve.
 _lock = threading.RLock()
-_latest: Callable[[], object] | None = None  # the slot used last, if a compiled step used it
+_latest: Callable[[], object] | None = None  # the slot used last, if it was found by `recent`
 
 
 def clear_cache() -> None:
@@ -77,18 +82,18 @@ def _slot(pattern: Pattern, how: str, dtype: np.dtype) -> _Slot:
     with _lock:
         slot = _slots.get(pattern, {}).get((how, dtype))
         if slot is not None:
-            if slot.step is not None:
-                pattern.recent = weakref.ref(slot)
+            pattern.recent = weakref.ref(slot)
             _slots.move_to_end(pattern)
             return slot
     fresh: dict[tuple[str, np.dtype], _Slot] = {}
-    made, dropped = _Slot(planner_for(pattern, how)), None
+    made, dropped = _Slot(planner_for(pattern, how), dtype), None
     with _lock:
         slot = _slots.setdefault(pattern, fresh).setdefault((how, dtype), made)
         _slots.move_to_end(pattern)
         if len(_slots) > PATTERNS:
             dropped = _slots.popitem(last=False)
     del dropped
+    pattern.recent = weakref.ref(slot)
     return slot
 
 
@@ -133,12 +138,17 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray, explicit: bool = Fals
     explicit : bool
         As for `Factored`, if one is made.
     """
-    values = np.ascontiguousarray(values)
+    if not values.flags.carray:
+        values = np.array(values, order="C")
     if not decode(how)[1].reuse:
         return Factored(planner_for(pattern, how), values.copy(), None, explicit)
-    slot = _slot(pattern, how, values.dtype)
+    return renewed(_slot(pattern, how, values.dtype), values, explicit)
+
+
+def renewed(slot: _Slot, values: np.ndarray, explicit: bool = False) -> Factored:
+    """As `obtain`, for contiguous values of a slot's dtype."""
     kept, step, store = slot.factored, slot.step, slot.store
-    if kept is None and step is not None and store is not None:
+    if kept is None and isinstance(step, Step) and store is not None:
         kept = slot.factored = step.factored(store)
     if kept is not None and _same(kept.equations.values, values):
         return kept
@@ -147,11 +157,12 @@ def obtain(pattern: Pattern, how: str, values: np.ndarray, explicit: bool = Fals
     spare = Spare(kept.attempt) if alone else None  # type: ignore[union-attr]
     room = _room(kept) if alone else None  # type: ignore[arg-type]
     kept = store = None  # now the spare alone holds it, if anything does
-    factored = Factored(slot.planner, _copied(values, room), spare, explicit)
-    slot.factored, slot.step = factored, step_of(factored, step)
+    if room is None or room.shape != values.shape or room.dtype != values.dtype:
+        room = np.empty_like(values)
+    factored = Factored(slot.planner, values, spare, explicit, room)
+    slot.factored, slot.step = factored, step_of(factored, step) or repeat_of(factored, step)
     if slot.step is not None:
         slot.store = slot.step.store_of(factored)
-        pattern.recent = weakref.ref(slot)
     if spare is None:  # what takes another's place takes no more than that
         _limit(slot)
     return factored
@@ -165,13 +176,6 @@ def _room(kept: Factored) -> np.ndarray | None:
     if _references(kept.equations) > alone or _references(kept.equations.values) > alone:
         return None
     return kept.equations.values if kept.equations.values.base is None else None
-
-
-def _copied(values: np.ndarray, room: np.ndarray | None) -> np.ndarray:
-    if room is None or room.shape != values.shape or room.dtype != values.dtype:
-        return values.copy()
-    np.copyto(room, values)
-    return room
 
 
 def _same(kept: np.ndarray, values: np.ndarray) -> bool:

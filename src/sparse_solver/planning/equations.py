@@ -34,7 +34,9 @@ class Equations:
     ----------
     pattern : Pattern
     values : array, shape (nnz,)
-        Kept, not copied: the caller hands over its snapshot.
+        Kept, not copied, unless there is room: the caller hands over its snapshot.
+    room : array, shape (nnz,), optional
+        Where a snapshot of the values is to be put, which is kept then.
 
     Raises
     ------
@@ -42,14 +44,12 @@ class Equations:
         If a value is NaN or infinite.
     """
 
-    def __init__(self, pattern: Pattern, values: np.ndarray) -> None:
-        self.pattern, self.values = pattern, values
+    def __init__(self, pattern: Pattern, values: np.ndarray, room: np.ndarray | None = None) -> None:
+        self.pattern, self.values = pattern, values if room is None else room
         self.n = pattern.shape[0]
         self.eps = _EPS[values.dtype.char]
-        found = passes_for(values.dtype).sizes(pattern, values)
-        # Sums of |a_ij|; |a_ii|, zero where none is stored; their excess over the rest of the row;
-        # whether A = A^T exactly, if that is known
-        self.row_sums, self.diagonal, self.norm, self.margin, self.mirrored = found
+        found = passes_for(values.dtype).sizes(pattern, values, room)
+        self.row_sums, self.diagonal, self.norm, self.margin, self.lowest, self.mirrored = found
         if not math.isfinite(self.norm):
             self._raise_non_finite()
 
@@ -82,7 +82,7 @@ class Equations:
     def residual(self, x: np.ndarray, b: np.ndarray, transposed: bool) -> np.ndarray:
         """b - A x, or b - A^T x, for (n,) or (n, k) contiguous."""
         if x.ndim == 1:
-            return self._facts(x, b, transposed)[0]
+            return self._facts(x, b, transposed, True)[0]
         indptr, cols = self.pattern.csr
         r, (n, k) = b.copy(), x.shape
         products = _sparsetools.csc_matvecs if transposed else _sparsetools.csr_matvecs
@@ -90,26 +90,42 @@ class Equations:
         return r
 
     def _facts(
-        self, x: np.ndarray, b: np.ndarray, transposed: bool
+        self, x: np.ndarray, b: np.ndarray, transposed: bool, wanted: bool
     ) -> tuple[np.ndarray, float, float, float]:
         given = self.pattern, self.values, self.diagonal
         transposed = transposed and not self.mirrored
-        return passes_for(x.dtype).residual(*given, x, b, transposed)
+        return passes_for(x.dtype).residual(*given, x, b, transposed, wanted)
 
     def judge(self, x: np.ndarray, b: np.ndarray, transposed: bool) -> tuple[np.ndarray, bool, float]:
-        """(r, accurate, error): the residual, as above, whether x is accurate in both senses, and (at
-        most) its normwise backward error.
+        """(r, accurate, error): the residual, as above, where x is not accurate in both senses, whether
+        it is, and (at most) its normwise backward error.
         """
         if x.ndim == 1:
-            # Lower bounds of both denominators, from the diagonal alone, settle nearly every solve.
-            r, top, reach, least = self._facts(x, b, transposed)
-            error = top / reach if reach > 0 else math.inf
-            if error <= NORMWISE * self.eps and top <= COMPONENTWISE * self.eps * least:
+            r, *facts = self._facts(x, b, transposed, False)
+            accurate, error = self._is_surely_accurate(*facts)
+            if accurate:
                 return r, True, error
-        else:
-            r = self.residual(x, b, transposed)
+        r = self.residual(x, b, transposed)
         with np.errstate(all="ignore"):
             return r, *self._judge_fully(x, np.abs(r), b, transposed)
+
+    def _is_surely_accurate(self, top: float, reach: float, least: float) -> tuple[bool, float]:
+        """(verdict, error): lower bounds of both denominators, from the diagonal alone, settle nearly
+        every solve.
+        """
+        error = top / reach if reach > 0 else math.inf
+        return error <= NORMWISE * self.eps and top <= COMPONENTWISE * self.eps * least, error
+
+    def adjoint(
+        self, y: np.ndarray, b: np.ndarray, x: np.ndarray, swapped: bool
+    ) -> tuple[np.ndarray, float] | None:
+        """(-y_i x_j at the nonzeros (i, j), or (j, i) if `swapped`; the error of y) for vectors and
+        A = A^T, if y with A y = b is surely accurate; both in one pass.
+        """
+        given = self.pattern, self.values, self.diagonal, y, b, x, swapped
+        out, *facts = passes_for(y.dtype).adjoint(*given)
+        accurate, error = self._is_surely_accurate(*facts)
+        return (out, error) if accurate else None
 
     def are_surely_accurate(self, x: np.ndarray, b: np.ndarray, transposed: bool) -> tuple[bool, float]:
         """Whether bounds from the diagonal alone accept all columns of x (n, k), and a bound of their

@@ -14,6 +14,7 @@ from ..errors import InaccurateSolveError, NonFiniteError
 from ..info import Info
 from .attempt import Attempt, Spare
 from .equations import COMPONENTWISE, NORMWISE, Equations
+from .passes import passes_for
 from .planner import Planner
 
 __all__ = ["Factored"]
@@ -32,20 +33,27 @@ class Factored:
     ----------
     planner : Planner
     values : array, shape (nnz,)
-        A snapshot that nobody else writes to.
+        A snapshot that nobody else writes to, unless there is room for one.
     spare : Spare, optional
         An old factorisation, used up.
     explicit : bool
         Prefer an engine that answers more than solves: determinants, entries of the inverse.
+    room : array, shape (nnz,), optional
+        Where to put the snapshot.
     """
 
     __slots__ = ("__weakref__", "attempt", "equations", "kind", "notes", "planner", "residual", "steps")
 
     def __init__(
-        self, planner: Planner, values: np.ndarray, spare: Spare | None = None, explicit: bool = False
+        self,
+        planner: Planner,
+        values: np.ndarray,
+        spare: Spare | None = None,
+        explicit: bool = False,
+        room: np.ndarray | None = None,
     ) -> None:
         self.planner = planner
-        self.equations = Equations(planner.pattern, values)
+        self.equations = Equations(planner.pattern, values, room)
         self.steps = 0
         self.residual: float | None = None
         self.kind = "general"
@@ -78,8 +86,34 @@ class Factored:
         if not self.planner.method.check:
             return self._unchecked(b, transposed)
         x, accurate = self._refined(self.attempt, b, transposed)
-        if accurate:
-            return x
+        return x if accurate else self._solved_otherwise(b, transposed)
+
+    def adjoint(self, g: np.ndarray, x: np.ndarray, swapped: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(y, A_bar) for real vectors: A^T y = g, A_bar_ij = -y_i x_j at the nonzeros; or A y = g, and
+        -y_j x_i, if `swapped`.
+
+        Raises
+        ------
+        As `solve`.
+        """
+        eq = self.equations
+        if self.attempt is not None and eq.mirrored and self.planner.method.check:
+            g = np.ascontiguousarray(g)
+            try:
+                y = self.attempt.numeric.solve(g, not swapped)
+            except Declined as reason:
+                log.info("%s", reason)
+            else:
+                found = eq.adjoint(y, g, np.ascontiguousarray(x), swapped)
+                if found is not None:
+                    self.steps, (A_bar, self.residual) = 0, found
+                    return y, A_bar
+        y = self.solve(g, not swapped)
+        return y, passes_for(y.dtype).outer(eq.pattern, y, x, swapped)
+
+    def _solved_otherwise(self, b: np.ndarray, transposed: bool) -> np.ndarray:
+        """x where refinement did not help."""
+        assert self.attempt is not None
         finite = np.isfinite(b)
         if not finite.all():
             at = np.argwhere(~finite)[0].tolist()

@@ -10,6 +10,7 @@ import numpy as np
 from ..engines import batched
 from ..engines.batched import BAD, UNSYMMETRIC, BatchNumeric, Elimination
 from ..errors import SingularMatrixError
+from ..matrix.plain import name_of
 from .batch_choice import BatchChoice, batch_choice, loop_seconds
 from .conditioning import probe_limit, random_vector
 from .equations import NORMWISE
@@ -78,7 +79,7 @@ class Lanes:
     def _choose(self, values: np.ndarray, plan: Elimination | None) -> BatchChoice:
         items, n = len(values), self.planner.pattern.shape[0]
         flops = None if plan is None else plan.flops
-        dtype, engine = values.dtype.name, self.planner.method.engine
+        dtype, engine = name_of(values.dtype), self.planner.method.engine
         state = batched.state(dtype)
         choice = batch_choice(items, n, engine, flops=flops, state=state, spent=_spent)
         if choice.lanes and plan is not None and not batched.warm_up(dtype):

@@ -13,6 +13,7 @@ from ..engines import REGISTRY, Declined, Symbolic, compiled, simplicial, warm_u
 from ..errors import InaccurateSolveError, NotPositiveDefiniteError, SingularMatrixError
 from ..info import Info
 from ..matrix import Pattern
+from ..matrix.plain import name_of
 from .attempt import Attempt, Spare
 from .choose import (
     Choice,
@@ -40,6 +41,7 @@ __all__ = ["Planner"]
 
 log = logging.getLogger("sparse_solver")
 
+_OFTEN = 16  # uses up to which the choice is thought over each time, and then once in so many
 _BISECTED = 20_000  # unknowns up to which the first indefinite leading block is looked for
 
 
@@ -96,13 +98,15 @@ class Planner:
         """The same, those first that answer more than solves; only the engine asked for, if one was."""
         if self.method.engine not in ("auto", "multifrontal"):
             return tuple(sorted(order, key=is_opaque))
-        return explicit_first(order, self.pattern.shape[0], kind, dtype.name, compiled(dtype.name))
+        return explicit_first(
+            order, self.pattern.shape[0], kind, name_of(dtype), compiled(name_of(dtype))
+        )
 
     def _choices(self, kind: str, dtype: np.dtype, work: Work | None = None) -> tuple[Choice, ...]:
-        shape = self.pattern.shape[0], self.pattern.nnz, kind, dtype.name, self.method.engine
+        shape = self.pattern.shape[0], self.pattern.nnz, kind, name_of(dtype), self.method.engine
         future = None
         if work is not None and self.method.engine == "auto":
-            states = compiled(dtype.name), simplicial.state(dtype.name)
+            states = compiled(name_of(dtype)), simplicial.state(name_of(dtype))
             future = Future(self._uses, self.promised, *states)
         return choices(*shape, work, future)
 
@@ -131,10 +135,14 @@ class Planner:
         if found.engine == "simplicial":
             return True
         if not self._kind_matters or found.engine == "multifrontal":
-            return kind == "general" or not may_be_simplicial(self.pattern.shape[0], dtype.name, work)
+            return kind == "general" or not may_be_simplicial(
+                self.pattern.shape[0], name_of(dtype), work
+            )
         return False
 
     def _reconsidered(self, key: tuple[str, np.dtype], found: tuple[Choice, ...]) -> tuple[Choice, ...]:
+        if self._uses > _OFTEN and self._uses % _OFTEN:
+            return found
         better = self._choices(*key, self._works[key])
         if better[0].engine == found[0].engine:
             return found
@@ -151,7 +159,7 @@ class Planner:
         if symbolic is None or fresh:
             engine = REGISTRY[choice.engine]
             if choice.engine == "multifrontal":
-                warm_up(values.dtype.name)
+                warm_up(name_of(values.dtype))
             symbolic = engine.analyze(self.pattern, choice.path, values, self.threads)
             self._symbolics[key] = symbolic
         return symbolic
@@ -206,11 +214,17 @@ class Planner:
         if not dominant:
             self._check_rows(eq)
         attempt = self._first_that_works(kind, eq, spare, explicit)
+        return kind, self.judged(eq, kind, attempt, dominant)
+
+    def judged(
+        self, eq: Equations, kind: str, attempt: Attempt, dominant: bool | None = None
+    ) -> Attempt:
+        """The attempt, or a better one, found definite, if that was assumed, and regular."""
         if kind == "spd":
             self._check_definite(eq, attempt)
-        if self.method.check and not dominant:
-            attempt = self._check_regular(eq, kind, attempt)
-        return kind, attempt
+        if self.method.check and not (is_dominant(eq) if dominant is None else dominant):
+            return self._check_regular(eq, kind, attempt)
+        return attempt
 
     def kind(self, values: np.ndarray, explicit: bool = False, mirrored: bool | None = None) -> str:
         """What these values make of A; not looked at where nothing depends on it."""
@@ -221,7 +235,7 @@ class Planner:
 
     def _kind_of_small(self, values: np.ndarray) -> str:
         """Looked at once a step in one compiled call would pay, and not again and again in vain."""
-        dtype, kind, again = values.dtype.name, "general", 2 * self._uses
+        dtype, kind, again = name_of(values.dtype), "general", 2 * self._uses
         if self.method.engine == "auto" and may_be_simplicial(self.pattern.shape[0], dtype):
             wanted = simplicial_uses(simplicial.state(dtype))
             if self._uses >= wanted:
@@ -278,9 +292,7 @@ class Planner:
         if self._patience > 0:
             self._patience -= 1
             return False
-        if not self.pattern.has_full_diagonal:
-            return False
-        return bool(eq.values.take(self.pattern.diagonal).real.min() > 0)
+        return eq.lowest > 0
 
     def _not_definite(self, kind: str, eq: Equations, reason: Declined) -> None:
         """After Cholesky gave up: an error if definiteness was promised, else other engines' turn."""

@@ -7,6 +7,8 @@ is refused here and left to the general path, which knows what to say.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -45,9 +47,9 @@ class Step:
         limits = ROUNDINGS * eq.eps, MARGIN * eq.eps, probe_limit(eq.eps, eq.n)
         self._limits = np.array([*limits, NORMWISE * eq.eps, COMPONENTWISE * eq.eps])
         self._random = random_vector(eq.n).astype(dtype)
-        self._table, self._size = self.kernel.table, self.kernel.size
-        self._judge = self._limits.ctypes.data
-        self._z = self._random.ctypes.data
+        own = self._limits.ctypes.data, self._random.ctypes.data
+        self._places = np.append(self.kernel.places, np.array(own, np.int64))
+        self._table, self._size = self._places.ctypes.data, self.kernel.size
         calls = functions(dtype.name)
         self._forward, self._backward = calls.forward, calls.backward
 
@@ -56,19 +58,17 @@ class Step:
         `kept`, and SOLVED, if x is accurate; or REFUSED.
         """
         new, x = self._new(self._size), self._new(self.n)
-        known, held = (0, new) if kept is None else (1, kept)
         verdict = self._forward(
-            self._table, values.data_ptr(), self._judge, self._z, known, held.data_ptr(),
-            new.data_ptr(), b.data_ptr(), x.data_ptr(),
+            self._table, values.data_ptr(), 0 if kept is None else kept.data_ptr(), new.data_ptr(),
+            b.data_ptr(), x.data_ptr(),
         )  # fmt: skip
-        return verdict, held if verdict > 0 and verdict & KEPT else new, x
+        return verdict, kept if verdict > 0 and verdict & KEPT else new, x  # type: ignore[return-value]
 
     def backward(self, store: Tensor, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """(A_bar (nnz,), b_bar (n,)) for the gradient g of x, or None if they may not be accurate."""
         lam, out = self._new(self.n), self._new(self.nnz)
         accurate = self._backward(
-            self._table, self._judge, store.data_ptr(), g.data_ptr(), x.data_ptr(),
-            lam.data_ptr(), out.data_ptr(),
+            self._table, store.data_ptr(), g.data_ptr(), x.data_ptr(), lam.data_ptr(), out.data_ptr(),
         )  # fmt: skip
         return (out, lam) if accurate else None
 
@@ -84,11 +84,11 @@ class Step:
             return torch.from_numpy(factored.attempt.numeric.store)  # type: ignore[union-attr]
 
 
-def step_of(factored: Factored, known: Step | None) -> Step | None:
+def step_of(factored: Factored, known: Any) -> Step | None:
     """Steps like this one compiled, or None where they are not to be; `known` if it serves them."""
     attempt, planner = factored.attempt, factored.planner
     if attempt is None or attempt.choice.engine != "simplicial" or not planner.method.check:
         return None
-    if known is not None and known.symbolic is attempt.symbolic and known.kind == factored.kind:
+    if isinstance(known, Step) and known.symbolic is attempt.symbolic and known.kind == factored.kind:
         return known
     return Step(factored)

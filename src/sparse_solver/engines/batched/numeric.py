@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -34,7 +35,7 @@ def load_kernels() -> ModuleType | None:
 
 
 def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    length = int(np.prod(shape)) * dtype.itemsize
+    length = math.prod(shape) * dtype.itemsize
     raw = np.empty(length + _LINE, np.uint8)
     start = -raw.ctypes.data % _LINE
     return raw[start : start + length].view(dtype).reshape(shape)
@@ -264,6 +265,6 @@ def _flat(a: np.ndarray) -> tuple[np.ndarray, int]:
     if a.shape[0] > 1 and a.strides[0] == 0:
         a, stride = a[0], 0
     else:
-        stride = int(np.prod(a.shape[1:]))
-    flat = np.ascontiguousarray(a).reshape(-1)
+        stride = math.prod(a.shape[1:])
+    flat = (a if a.flags.c_contiguous else np.ascontiguousarray(a)).reshape(-1)
     return flat if flat.flags.writeable else flat.copy(), stride

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
 import time
 
 import numpy as np
 
 from ...matrix import Pattern
-from ..base import Declined, Engine, Numeric, Symbolic
+from ..base import Declined, Engine, Numeric, Symbolic, is_installed
 from ..batched.elimination import Elimination, eliminate
 from ..triangles import Triangles
 from . import layout
@@ -35,8 +34,8 @@ class Kernel:
         self._held = *A, *L, *low
         assert all(a.dtype == np.int32 and a.flags.c_contiguous for a in self._held)
         sizes = plan.n, plan.nnz, plan.nnz_factor
-        self._table = np.array([*sizes, *(a.ctypes.data for a in self._held)], np.int64)
-        self.table = self._table.ctypes.data
+        self.places = np.array([*sizes, *(a.ctypes.data for a in self._held)], np.int64)
+        self.table = self.places.ctypes.data
         self.kept = plan.nnz + plan.nnz_factor + 2 * plan.n  # numbers of a factorisation
         self.size = self.kept + layout.ROOM * plan.n  # and those used while it is made
 
@@ -93,7 +92,7 @@ class Simplicial(Engine):
     looks_at_values = False
 
     def why_not(self) -> str | None:
-        return None if importlib.util.find_spec("numba") else "pip install numba"
+        return None if is_installed("numba") else "pip install numba"
 
     def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
         start = time.perf_counter()

@@ -24,6 +24,7 @@ from .layout import (
     INDEX,
     INDPTR,
     KEPT,
+    LIMITS,
     LOW_AT,
     LOW_POINTER,
     LOW_VALUE,
@@ -33,6 +34,7 @@ from .layout import (
     NORMWISE,
     ORDER,
     POINTER,
+    RANDOM,
     REFUSED,
     ROW_COL,
     ROW_PLACE,
@@ -42,7 +44,7 @@ from .layout import (
     SYMMETRY,
     N,
 )
-from .memory import int32_at, move
+from .memory import float64_at, int32_at, like_at, move
 
 __all__ = ["cache_path", "compile_for"]
 
@@ -238,19 +240,23 @@ def solve(T, S, b, x, stride, W):
     return 0
 
 
-def forward(T, v, limits, z, known, kept, S, b, x):
-    """Factor v into S unless `kept`, if `known`, is of these values; x = A^-1 b; and judge both.
+def forward(T, v, kept, S, b, x):
+    """Factor v into S unless the factorisation at the address `kept`, if there is one, is of these
+    values; x = A^-1 b; and judge both.
 
     Returns a sum of KEPT, if `kept` was used, and SOLVED, if x is surely accurate; or REFUSED where v
     is not finite, symmetric, definite and surely regular.
     """
-    n, nnz = T[N], T[NNZ]
-    if known:
+    n, nnz, limits = T[N], T[NNZ], float64_at(T[LIMITS])
+    F, known = S, False
+    if kept != 0:
+        F = like_at(kept, S)
         e = 0
-        while e < nnz and v[e] == kept[e]:
+        while e < nnz and v[e] == F[e]:
             e += 1
         known = e == nnz
-    F = kept if known else S
+        if not known:
+            F = S
     L = move(F, nnz)
     D = move(L, T[NNZ_L])
     R = move(D, n)
@@ -265,15 +271,16 @@ def forward(T, v, limits, z, known, kept, S, b, x):
         if _factor(T, v, L, D, R, W) >= 0:
             return REFUSED
         if not margin > limits[DOMINANCE] * norm:
+            z = like_at(T[RANDOM], S)
             if _suspect(T, v, L, R, room, W, move(W, n), z, limits[SUSPICION]):
                 return REFUSED
     _solve(T, L, R, b, x, W)
     return (KEPT if known else 0) + (SOLVED if _is_accurate(T, v, False, x, b, limits) else 0)
 
 
-def backward(T, limits, S, g, x, y, out):
+def backward(T, S, g, x, y, out):
     """y = A^-T g and out = -y_i x_j at the nonzeros; whether y is surely accurate."""
-    n, nnz = T[N], T[NNZ]
+    n, nnz, limits = T[N], T[NNZ], float64_at(T[LIMITS])
     L = move(S, nnz)
     _solve(T, L, move(L, T[NNZ_L] + n), g, y, out)
     if not _is_accurate(T, S, True, y, g, limits):
@@ -294,11 +301,11 @@ def cache_path() -> str:
 def compile_for(kind: types.Type) -> list[Any]:
     """factor, solve, forward and backward for this real type, as compiled functions with an address."""
     p, i = types.CPointer(kind), types.int64
-    T, limits = types.CPointer(i), types.CPointer(types.float64)
+    T = types.CPointer(i)
     signatures = (
         (factor, i(T, p, p)),
         (solve, i(T, p, p, p, i, p)),
-        (forward, i(T, p, limits, p, i, p, p, p, p)),
-        (backward, i(T, limits, p, p, p, p, p)),
+        (forward, i(T, p, i, p, p, p)),
+        (backward, i(T, p, p, p, p, p)),
     )
     return [cfunc(signature, **_OPTIONS)(function) for function, signature in signatures]

@@ -13,6 +13,7 @@ N, NNZ, NNZ_L = 0, 1, 2
 INDPTR, COLS, DIAGONAL, MATE = 3, 4, 5, 6
 POINTER, INDEX, ROW_POINTER, ROW_COL, ROW_PLACE = 7, 8, 9, 10, 11
 LOW_POINTER, LOW_VALUE, LOW_AT, ORDER = 12, 13, 14, 15
+LIMITS, RANDOM = 16, 17  # of whole steps alone: addresses of the limits and of the probe's vector
 
 # Places among the limits by which a step is judged, all relative.
 SYMMETRY, DOMINANCE, SUSPICION, NORMWISE, COMPONENTWISE = 0, 1, 2, 3, 4

@@ -2,16 +2,40 @@
 
 from __future__ import annotations
 
+import ctypes
+from typing import Any, NamedTuple
+
 import numpy as np
 
 from ...matrix import Pattern
 from ...matrix.threads import by_parts
 from . import plain
-from .loops import compile_for
+from .loops import calls_for, compile_for
 
-__all__ = ["Compiled"]
+__all__ = ["Calls", "Compiled"]
 
 _NONE = np.empty(0, np.uint32)
+_kept: list = []  # compiled functions live as long as their addresses are called
+
+
+class Calls(NamedTuple):
+    """Loops as Python calls them with addresses; see `loops`."""
+
+    prepare: Any
+    judge: Any
+    adjoint: Any
+    sum: Any
+    take: Any
+
+
+def _calls(dtype: np.dtype) -> Calls:
+    made: list[Any] = []
+    kinds: dict[str, Any] = {"int64": ctypes.c_int64, "float64": ctypes.c_double}
+    for f in calls_for(dtype):
+        _kept.append(f)
+        given = [kinds.get(str(a), ctypes.c_void_p) for a in f._sig.args]
+        made.append(ctypes.CFUNCTYPE(kinds[str(f._sig.return_type)], *given)(f.address))
+    return Calls(*made)
 
 
 class Compiled:
@@ -21,22 +45,25 @@ class Compiled:
         self.dtype = dtype
         found = compile_for(dtype)
         self._sizes, self._residual, self._columns, self._outer, self._mirrored = found[:5]
-        self.sum, self.take = found[5:]
+        self.sum, self.take, self._adjoint = found[5:]
+        self._none = np.empty(0, dtype)
+        self.calls = _calls(dtype)
 
     def sizes(
-        self, pattern: Pattern, values: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, float, float, bool | None]:
+        self, pattern: Pattern, values: np.ndarray, room: np.ndarray | None = None
+    ) -> plain.Sizes:
         """As `plain.sizes`."""
         if pattern.unsigned is None:
-            return plain.sizes(pattern, values)
+            return plain.sizes(pattern, values, room)
         pointer, _, at = pattern.unsigned
         n = len(pointer) - 1
         sums, diagonal = np.empty(n, self.dtype), np.empty(n, self.dtype)
         mates = plain.mates_of(pattern)
-        given = pointer, at, _NONE if mates is None else mates, values, sums, diagonal
+        look, copy = _NONE if mates is None else mates, self._none if room is None else room
+        given = pointer, at, look, values, copy, sums, diagonal
         found = by_parts(n, len(values), lambda start, stop: self._sizes(*given, start, stop))
-        norm, margin, mirrored = found[0] if len(found) == 1 else _joined(found, "max min min")
-        return sums, diagonal, norm, margin, None if mates is None else bool(mirrored)
+        norm, margin, lowest, same = found[0] if len(found) == 1 else _joined(found, "max min min min")
+        return plain.Sizes(sums, diagonal, norm, margin, lowest, None if mates is None else bool(same))
 
     def residual(
         self,
@@ -46,12 +73,13 @@ class Compiled:
         x: np.ndarray,
         b: np.ndarray,
         transposed: bool,
+        wanted: bool = True,
     ) -> tuple[np.ndarray, float, float, float]:
         """As `plain.residual`."""
         if pattern.unsigned is None:
             return plain.residual(pattern, values, diagonal, x, b, transposed)
         pointer, cols, _ = pattern.unsigned
-        r = np.empty(len(b), self.dtype)
+        r = np.empty(len(b), self.dtype) if wanted or transposed else self._none
         given = pointer, cols, values, x, b, diagonal, transposed, r
         work = 0 if transposed else len(values)  # by columns threads would meet in r
         found = by_parts(len(b), work, lambda start, stop: self._residual(*given, start, stop))
@@ -85,6 +113,27 @@ class Compiled:
         n = len(pointer) - 1
         by_parts(n, len(cols), lambda start, stop: self._outer(*given, start, stop))
         return out
+
+    def adjoint(
+        self,
+        pattern: Pattern,
+        values: np.ndarray,
+        diagonal: np.ndarray,
+        y: np.ndarray,
+        b: np.ndarray,
+        x: np.ndarray,
+        swapped: bool,
+    ) -> tuple[np.ndarray, float, float, float]:
+        """As `plain.adjoint`."""
+        if pattern.unsigned is None:
+            return plain.adjoint(pattern, values, diagonal, y, b, x, swapped)
+        pointer, cols, _ = pattern.unsigned
+        out = np.empty(len(cols), self.dtype)
+        given = pointer, cols, values, diagonal, y, b, x, swapped, out
+        n = len(b)
+        found = by_parts(n, len(cols), lambda start, stop: self._adjoint(*given, start, stop))
+        top, reach, least = found[0] if len(found) == 1 else _joined(found, "max max min")
+        return out, top, reach, least
 
     def mirrored(self, values: np.ndarray, upper: np.ndarray, mirror: np.ndarray) -> bool:
         """As `plain.mirrored`."""

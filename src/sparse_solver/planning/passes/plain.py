@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
@@ -11,7 +12,7 @@ from ...matrix import Pattern
 from ...matrix.products import outer_numbers
 from ...matrix.threads import by_parts
 
-__all__ = ["columns", "joined_columns", "mirrored", "outer", "residual", "sizes"]
+__all__ = ["Sizes", "adjoint", "columns", "joined_columns", "mirrored", "outer", "residual", "sizes"]
 
 _MANY = 2000  # nonzeros
 _IN_CACHE = 1 << 15  # numbers of one temporary
@@ -32,15 +33,23 @@ def mates_of(pattern: Pattern) -> np.ndarray | None:
     return pattern.mates if pattern.nnz >= _MANY and pattern.has_full_diagonal else None
 
 
-def sizes(
-    pattern: Pattern, values: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, float, float, bool | None]:
-    """(row_sums, diagonal, norm, margin, mirrored): sums of |a_ij| by rows, |a_ii|, the largest sum,
-    the least by which a diagonal entry exceeds the rest of its row, and whether A = A^T exactly, None
-    if not looked at. The norm is not finite if A is not.
-    """
+class Sizes(NamedTuple):
+    """What one pass over the values finds out."""
+
+    row_sums: np.ndarray  # of |a_ij|
+    diagonal: np.ndarray  # |a_ii|, zero where none is stored
+    norm: float  # the largest row sum, not finite if A is not
+    margin: float  # the least by which a diagonal entry exceeds the rest of its row
+    lowest: float  # the least real part of a diagonal entry, zero for those not stored
+    mirrored: bool | None  # whether A = A^T exactly, None if not looked at
+
+
+def sizes(pattern: Pattern, values: np.ndarray, room: np.ndarray | None = None) -> Sizes:
+    """`Sizes`, with the values copied into `room` on the way, if given."""
     n, indptr = pattern.shape[0], pattern.indptr
     pointer, cols = pattern.csr
+    if room is not None:
+        np.copyto(room, values)
     magnitudes = np.empty(len(values), values.real.dtype)
     sums = np.zeros(n, magnitudes.dtype)
     ones = _ones(n, magnitudes.dtype)
@@ -53,17 +62,19 @@ def sizes(
 
     by_parts(n, len(values), rows)
     at = pattern.diagonal
-    diagonal = magnitudes[at] if len(magnitudes) else np.zeros(n, magnitudes.dtype)
+    own = values[at] if len(values) else np.zeros(n, values.dtype)
     if not pattern.has_full_diagonal:
-        diagonal[at < 0] = 0
+        own[at < 0] = 0
+    diagonal = np.abs(own)
     if not n:
-        return sums, diagonal, 0.0, np.inf, None
+        return Sizes(sums, diagonal, 0.0, np.inf, np.inf, None)
     margins = diagonal + diagonal
     margins -= sums
     same = None
     if values.dtype.kind != "c" and mates_of(pattern) is not None:
         same = mirrored(values, *pattern.triangles)
-    return sums, diagonal, float(_largest(sums)), float(_smallest(margins)), same
+    found = float(_largest(sums)), float(_smallest(margins)), float(_smallest(own.real))
+    return Sizes(sums, diagonal, *found, same)
 
 
 def residual(
@@ -73,9 +84,10 @@ def residual(
     x: np.ndarray,
     b: np.ndarray,
     transposed: bool,
+    wanted: bool = True,
 ) -> tuple[np.ndarray, float, float, float]:
     """(r, top, reach, least) for vectors: r = b - A x, or b - A^T x, its largest size (not finite if
-    r is not), and the largest and the smallest |a_ii x_i|.
+    r is not), and the largest and the smallest |a_ii x_i|; r may be empty if it is not `wanted`.
     """
     indptr, cols = pattern.csr
     n, r, minus_x = len(b), b.copy(), -x
@@ -91,6 +103,20 @@ def residual(
     size = np.abs(x)
     size *= diagonal
     return r, float(_largest(np.abs(r))), float(_largest(size)), float(_smallest(size))
+
+
+def adjoint(
+    pattern: Pattern,
+    values: np.ndarray,
+    diagonal: np.ndarray,
+    y: np.ndarray,
+    b: np.ndarray,
+    x: np.ndarray,
+    swapped: bool,
+) -> tuple[np.ndarray, float, float, float]:
+    """`outer` of y and x, and the last three of `residual` for y with A y = b."""
+    facts = residual(pattern, values, diagonal, y, b, False)[1:]
+    return outer(pattern, y, x, swapped), *facts
 
 
 def columns(

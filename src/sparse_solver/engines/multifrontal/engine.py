@@ -5,14 +5,13 @@ Nothing here imports LLVM before a matrix is analysed.
 
 from __future__ import annotations
 
-import importlib.util
 import time
 from typing import Any
 
 import numpy as np
 
 from ...matrix import Pattern
-from ..base import Declined, Engine, Numeric, Symbolic
+from ..base import Declined, Engine, Numeric, Symbolic, is_installed
 from ..triangles import Triangles
 
 __all__ = ["Multifrontal"]
@@ -61,7 +60,7 @@ class Multifrontal(Engine):
     looks_at_values = False
 
     def why_not(self) -> str | None:
-        return None if importlib.util.find_spec("llvmlite") else "pip install llvmlite"
+        return None if is_installed("llvmlite") else "pip install llvmlite"
 
     def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
         from .analysis import analyse

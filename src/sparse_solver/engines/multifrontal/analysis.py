@@ -61,10 +61,8 @@ class Analysis:
 
     @cached_property
     def roomiest(self) -> int:
-        """Numbers below the diagonal block in the largest panel of a front in a subtree."""
-        F = self.fronts
-        inside = slice(0, int(F.bounds[-1]))
-        return int((np.diff(F.column) * np.diff(F.start))[inside].max(initial=0))
+        """Numbers in the largest panel of a front in a subtree."""
+        return int(np.diff(self.fronts.panel)[: self.fronts.bounds[-1]].max(initial=0))
 
     @cached_property
     def diagonal(self) -> np.ndarray:
@@ -80,6 +78,11 @@ class Analysis:
     def size(self) -> int:
         """Numbers stored in the panels."""
         return int(self.fronts.panel[-1])
+
+    @property
+    def size_above(self) -> int:
+        """The same for fronts above the subtrees."""
+        return self.size - int(self.fronts.panel[self.fronts.bounds[-1]])
 
 
 def _pointers(counts: np.ndarray) -> np.ndarray:

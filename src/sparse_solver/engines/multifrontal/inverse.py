@@ -4,7 +4,7 @@ With the inverse Z of A known on the rows below a front (they are a part of its 
 
     Y = L21 L11^-1,   Z21 = -Z22 Y,   Z11 = (L11 L11^H)^-1 - Y^H Z21.
 
-The panels of Z lie like those of L. Z22 takes the place in the arena that the update matrix had when
+Panels of Z are stored like those of L. Z22 takes the place in the arena that the update matrix had when
 A was factored, and everything happens in the opposite order, so that the same plan holds.
 
 References
@@ -44,8 +44,8 @@ def _mirror(U, r):
 
 
 @function
-def gather(F, c, block, Z, arena, kept, lane_size, lane):
-    """A block of columns of Z22 of front c, from the inverse on its parent's front."""
+def gather(F, c, block, A, arena, kept, lane_size, lane):
+    """A block of columns of Z22 of front c, from the inverse on its parent's front, whose panel is A."""
     p = F.up[c]
     begin = F.start[c]
     r = F.start[c + 1] - begin
@@ -57,7 +57,7 @@ def gather(F, c, block, Z, arena, kept, lane_size, lane):
     U = move(arena, update_place(F, c, kept, lane_size, lane))
     j0 = block * ub
     j1 = min(j0 + ub, r)
-    A, rel = move(Z, F.panel[p]), move(F.relative, begin)
+    rel = move(F.relative, begin)
     for j in range(j0, j1):
         k = j // ub
         to = move(U, block_start(k, ub, r) + (j - k * ub) * (r - k * ub) - k * ub)
@@ -109,12 +109,12 @@ def product_rows(U, r, k, Y, ldy, w, out, ldo, add, machine):
 
 
 @function
-def inverse_front(F, s, L, Z, Y, arena, kept, lane_size, lane, machine):
-    """The panel of Z for a front of one block, Z22 being there. Y is room for r x w numbers."""
+def inverse_front(F, s, L, X, Y, arena, kept, lane_size, lane, machine):
+    """X, the panel of Z, for a front of one block, Z22 being there. Y is room for r x w numbers."""
     w = F.column[s + 1] - F.column[s]
     r = F.start[s + 1] - F.start[s]
     m = w + r
-    A, X = move(L, F.panel[s]), move(Z, F.panel[s])
+    A = move(L, F.panel[s])
     if r > 0:
         for j in range(w):
             y, l = move(Y, j * r), move(A, j * m + w)
@@ -128,8 +128,8 @@ def inverse_front(F, s, L, Z, Y, arena, kept, lane_size, lane, machine):
 
 
 @function
-def below_front(F, s, j, i, L, Z, Y, arena, kept, lane_size, lane, machine):
-    """Block of rows i of Z below diagonal block j of a front above all subtrees.
+def below_front(F, s, j, i, L, X, Y, arena, kept, lane_size, lane, machine):
+    """Block of rows i of Z below diagonal block j of a front above all subtrees, whose panel is X.
 
     Blocks of rows are the panel's own blocks after j, then those of Z22. Y has the rows below and the
     columns of the block.
@@ -141,7 +141,7 @@ def below_front(F, s, j, i, L, Z, Y, arena, kept, lane_size, lane, machine):
     c0 = j * b
     c1 = min(c0 + b, w)
     width = c1 - c0
-    out = move(Z, F.panel[s] + block_start(j, b, m) + width)  # row c1 of the front
+    out = move(X, block_start(j, b, m) + width)  # row c1 of the front
     ldo, ldy = m - c0, m - c1
     inner = -(-w // b) - 1 - j  # the panel's blocks of rows below
     U = move(arena, update_place(F, s, kept, lane_size, lane))
@@ -160,7 +160,7 @@ def below_front(F, s, j, i, L, Z, Y, arena, kept, lane_size, lane, machine):
         i0 = k * b
         height = min(b, w - i0)
         to = move(out, i0 - c1)
-        D = move(Z, F.panel[s] + block_start(k, b, m))
+        D = move(X, block_start(k, b, m))
         zero = one - one
         hemm(
             machine[HEMM],
@@ -174,7 +174,7 @@ def below_front(F, s, j, i, L, Z, Y, arena, kept, lane_size, lane, machine):
     for q in range(j + 1, last):
         q0 = q * b
         qw = min(b, w - q0)
-        B = move(Z, F.panel[s] + block_start(q, b, m) + i0 - q0)
+        B = move(X, block_start(q, b, m) + i0 - q0)
         gemm(
             machine[GEMM],
             (78, 78, height, width, qw, -one, B, m - q0, move(Y, q0 - c1), ldy, one, to, ldo),

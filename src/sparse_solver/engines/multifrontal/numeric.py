@@ -117,18 +117,18 @@ class Cholesky:
         a, dtype, scratch = self.analysis, self.panels.dtype, self.scratch
         team = self._team(2 * a.flops, a.inverse_tasks)
         out = np.zeros(len(mirror), dtype)
-        Z = scratch.take("inverse", a.size, dtype)
+        Z = scratch.take("inverse", a.size_above, dtype)
         arena = scratch.take("arena", a.kept + team * a.lane, dtype)
-        Y = scratch.take("Y", team * a.roomiest, dtype)
+        own = scratch.take("own", 2 * team * a.roomiest, dtype)
         shared = scratch.take("shared", a.y_room, dtype)
         invert = selected_inverse.of(dtype)
 
         def work(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
-            room = Z, Y, a.roomiest, a.y_place, shared, arena, a.kept, a.lane, mirror, out
+            room = Z, own, a.roomiest, a.y_place, shared, arena, a.kept, a.lane, mirror, out
             invert(a.table, graph, self.panels, *room, lane, self._machine, state)
 
         run(a.inverse_tasks, work, team, 2 * a.flops)
-        for name, array in (("inverse", Z), ("arena", arena), ("Y", Y), ("shared", shared)):
+        for name, array in (("inverse", Z), ("arena", arena), ("own", own), ("shared", shared)):
             scratch.give(name, array)
         return out
 

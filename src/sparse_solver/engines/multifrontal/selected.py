@@ -17,31 +17,37 @@ __all__ = ["selected_inverse"]
 
 
 @function
-def _collect(F, s, Z, mirror, out):
-    """Hand out what the panel of s holds of A's nonzeros."""
+def _above(F, s, Z):
+    """The panel of Z of a front above all subtrees."""
+    return move(Z, F.panel[s] - F.panel[F.top])
+
+
+@function
+def _collect(F, s, X, mirror, out):
+    """Hand out what X, the panel of Z of front s, holds of A's nonzeros."""
     for e in range(F.begin[s], F.begin[s + 1]):
-        z, p = Z[F.panel[s] + F.target[e]], F.source[e]
+        z, p = X[F.target[e]], F.source[e]
         out[mirror[p]] = z
         out[p] = z.conjugate()
 
 
 @function
-def _subtree(F, t, L, Z, Y, arena, kept, lane_size, lane, mirror, out, machine, state):
+def _subtree(F, t, L, X, Y, arena, kept, lane_size, lane, mirror, out, machine, state):
     for s in range(F.bounds[t + 1] - 1, F.bounds[t] - 1, -1):
         if load(state, ABORT) != 0:
             return
-        inverse_front(F, s, L, Z, Y, arena, kept, lane_size, lane, machine)
-        _collect(F, s, Z, mirror, out)
+        inverse_front(F, s, L, X, Y, arena, kept, lane_size, lane, machine)
+        _collect(F, s, X, mirror, out)
         # All children at once, before a descendant takes the place of Z22.
         for p in range(F.child_begin[s], F.child_begin[s + 1]):
             c = F.child[p]
             r = F.start[c + 1] - F.start[c]
             for j in range(-(-r // update_width(r))):
-                gather(F, c, j, Z, arena, kept, lane_size, lane)
+                gather(F, c, j, X, arena, kept, lane_size, lane)
 
 
 @function
-def _block(F, kind, s, j, c, L, Z, Y, machine):
+def _block(F, kind, s, j, c, L, X, Y, machine):
     """A step of block column j of a front above all subtrees, but for the rows below in Z.
 
     Y has the rows below the diagonal block.
@@ -52,7 +58,7 @@ def _block(F, kind, s, j, c, L, Z, Y, machine):
     ldl = m - j * b
     rest = ldl - width
     first = block_start(j, b, m)
-    D, X = move(L, F.panel[s] + first), move(Z, F.panel[s] + first)
+    D, X = move(L, F.panel[s] + first), move(X, first)
     if kind == INVERT:
         call_kernel(machine[INVERSE_BLOCK], (D, ldl, width, Y, rest, 0, X, X, ldl, machine))
     elif kind == OVER:
@@ -75,7 +81,7 @@ def selected_inverse(
     graph,
     L: Numbers,
     Z: Numbers,
-    Y: Numbers,
+    own: Numbers,
     room: int,
     place,
     shared: Numbers,
@@ -90,11 +96,14 @@ def selected_inverse(
 ):
     """Take part as thread `lane`.
 
-    Z like L, overwritten; Y (for each lane, room for the numbers below the diagonal block of a front in
-    a subtree), shared (for the numbers below a block of each front above, at its `place`), mirror and
-    out (nnz,) on A's nonzeros.
+    Z: panels of the fronts above all subtrees, like L; own: for each lane, `room` for a panel of a front
+    in a subtree and as much for its Y; shared: for the numbers below a block of each front above, at its
+    `place`; mirror and out (nnz,): on A's nonzeros.
+
+    In a subtree a panel of Z is needed until it is collected and the children have their part of it, so
+    that one place serves for all, and stays in the cache.
     """
-    F, G, own = unpack(table), tasks_at(graph), move(Y, lane * room)
+    F, G, X = unpack(table), tasks_at(graph), move(own, 2 * lane * room)
     while True:
         task = draw(state, G, machine)
         if task < 0:
@@ -102,14 +111,15 @@ def selected_inverse(
         kind, s = G.what[4 * task], G.what[4 * task + 1]
         j, i = G.what[4 * task + 2], G.what[4 * task + 3]
         if kind == SUBTREE:
-            _subtree(F, s, L, Z, own, arena, kept, lane_size, lane, mirror, out, machine, state)
+            Y = move(X, room)
+            _subtree(F, s, L, X, Y, arena, kept, lane_size, lane, mirror, out, machine, state)
         elif kind == GATHER:
-            gather(F, s, j, Z, arena, kept, lane_size, lane)
+            gather(F, s, j, _above(F, F.up[s], Z), arena, kept, lane_size, lane)
         elif kind == COLLECT:
-            _collect(F, s, Z, mirror, out)
+            _collect(F, s, _above(F, s, Z), mirror, out)
         elif kind == BELOW:
             y = move(shared, place[s - F.top])
-            below_front(F, s, j, i, L, Z, y, arena, kept, lane_size, lane, machine)
+            below_front(F, s, j, i, L, _above(F, s, Z), y, arena, kept, lane_size, lane, machine)
         elif kind == INVERT or kind == OVER or kind == DIAGONAL:
-            _block(F, kind, s, j, i, L, Z, move(shared, place[s - F.top]), machine)
+            _block(F, kind, s, j, i, L, _above(F, s, Z), move(shared, place[s - F.top]), machine)
         finish(state, G, task)

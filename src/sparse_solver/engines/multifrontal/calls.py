@@ -12,11 +12,11 @@ from ..compiler import Pointer, builtin
 from ..compiler.types import INT, Value
 
 # Places in the table.
-GEMM, HERK, TRSM, HEMM, POTRI = range(5)
-COLUMNS, UPDATE, PANEL, FORWARDS, BACKWARDS, TIMES, TRANSPOSED_TIMES, OVER, INVERSE_BLOCK = range(5, 14)
-DOWN, UP, FRONT_DOWN, FRONT_UP = 14, 15, 16, 17
-STEP = 18  # rows of a tile
-YIELD, SLEEP, NAP = 19, 20, 21  # the system's functions by which a thread waits, and how long it sleeps
+GEMM, HERK, TRSM, HEMM, TRTRI, LAUUM = range(6)
+COLUMNS, UPDATE, PANEL, FORWARDS, BACKWARDS, TIMES, TRANSPOSED_TIMES = range(6, 13)
+OVER, INVERSE_BLOCK, INVERTED, DOWN, UP, FRONT_DOWN, FRONT_UP = range(13, 20)
+STEP = 20  # rows of a tile
+YIELD, SLEEP, NAP = 21, 22, 23  # the system's functions by which a thread waits, and how long it sleeps
 _BYTES = ir.IntType(8).as_pointer()
 
 
@@ -47,7 +47,8 @@ def _caller(arguments: str):
 gemm = _caller("cciiispipispi")  # transa transb m n k alpha A lda B ldb beta C ldc
 herk = _caller("cciispispi")  # uplo trans n k alpha A lda beta C ldc, alpha and beta real
 hemm = _caller("cciispipispi")  # side uplo m n alpha A lda B ldb beta C ldc
-potri = _caller("cipii")  # uplo n A lda info
+lauum = _caller("cipii")  # uplo n A lda info
+trtri = _caller("ccipii")  # uplo diag n A lda info
 trsm = _caller("cccciispipi")  # side uplo trans diag m n alpha A lda B ldb
 
 

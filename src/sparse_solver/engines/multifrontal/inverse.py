@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from ..compiler import function
 from .blocks import block_start, update_width
-from .calls import COLUMNS, GEMM, HEMM, INVERSE_BLOCK, OVER, call_kernel, gemm, hemm
+from .calls import COLUMNS, GEMM, HEMM, INVERSE_BLOCK, INVERTED, OVER, call_kernel, gemm, hemm
 from .fronts import update_place
 from .memory import move
 from .scalars import is_real, one_of
@@ -114,17 +114,14 @@ def inverse_front(F, s, L, X, Y, arena, kept, lane_size, lane, machine):
     w = F.column[s + 1] - F.column[s]
     r = F.start[s + 1] - F.start[s]
     m = w + r
-    A = move(L, F.panel[s])
+    A, Z21 = move(L, F.panel[s]), move(X, w)
+    call_kernel(machine[INVERTED], (A, m, w, X, m, machine))
     if r > 0:
-        for j in range(w):
-            y, l = move(Y, j * r), move(A, j * m + w)
-            for i in range(r):
-                y[i] = l[i]
-        call_kernel(machine[OVER], (A, m, w, Y, r, r, machine))
+        call_kernel(machine[OVER], (move(A, w), m, X, m, w, Y, r, r, machine))
         U = move(arena, update_place(F, s, kept, lane_size, lane))
         for k in range(-(-r // update_width(r))):
-            product_rows(U, r, k, Y, r, w, move(X, w), m, False, machine)
-    call_kernel(machine[INVERSE_BLOCK], (A, m, w, Y, r, r, move(X, w), X, m, machine))
+            product_rows(U, r, k, Y, r, w, Z21, m, False, machine)
+    call_kernel(machine[INVERSE_BLOCK], (X, m, w, Y, r, r, Z21, machine))
 
 
 @function

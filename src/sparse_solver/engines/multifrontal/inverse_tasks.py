@@ -15,15 +15,15 @@ from .blocks import update_width
 from .schedule import Arena, Tasks
 
 __all__ = [
-    "BELOW", "COLLECT", "DIAGONAL", "GATHER", "INVERT", "OVER", "PIECE", "ROWS", "SUBTREE",
-    "inverse_tasks",
+    "BELOW", "COLLECT", "DIAGONAL", "GATHER", "INVERT", "OVER", "PIECE", "ROWS", "SQUARE",
+    "SUBTREE", "inverse_tasks",
 ]  # fmt: skip
 
 ROWS = 512  # of a task that divides by a diagonal block
 PIECE = 64  # columns of a task on a diagonal block
 _SHARE = 0.125  # of the factor's size: places for Y may take as much without waiting for each other
 _Step = tuple[str, int]  # ("front", s), ("children", s) for what s hands to them, ("subtree", t)
-SUBTREE, INVERT, OVER, BELOW, DIAGONAL, COLLECT, GATHER, JOIN = range(8)
+SUBTREE, BELOW, INVERT, OVER, SQUARE, DIAGONAL, COLLECT, GATHER, JOIN = range(9)
 
 
 def inverse_tasks(
@@ -86,14 +86,16 @@ def _front(tasks: Tasks, s: int, w: int, r: int, b: int, needs: tuple[int, ...])
     """The tasks of a front, block column by block column from the last; the one that ends them."""
     m, outer = w + r, -(-r // int(update_width(r)))
     latest = tasks.add(JOIN, s, needs=needs)
-    for j in range(-(-w // b) - 1, -1, -1):
+    blocks = range(-(-w // b))
+    inverted = [tasks.add(INVERT, s, j, needs=(latest,)) for j in blocks]
+    for j in reversed(blocks):
         c1 = min((j + 1) * b, w)
-        inverted = tasks.add(INVERT, s, j, needs=(latest,))
-        parts = [tasks.add(OVER, s, j, c, (latest,)) for c in range(0, m - c1, ROWS)]
+        needs = latest, inverted[j]
+        parts = [tasks.add(OVER, s, j, c, needs) for c in range(0, m - c1, ROWS)]
+        latest = tasks.add(JOIN, s, needs=(*needs, *parts))
+        parts = [tasks.add(SQUARE, s, j, needs=(latest,))]
+        parts += [tasks.add(BELOW, s, j, i, (latest,)) for i in range(len(blocks) - 1 - j + outer)]
         latest = tasks.add(JOIN, s, needs=(latest, *parts))
-        rows = range(-(-w // b) - 1 - j + outer)
-        parts = [tasks.add(BELOW, s, j, i, (latest,)) for i in rows]
-        latest = tasks.add(JOIN, s, needs=(latest, inverted, *parts))
         parts = [tasks.add(DIAGONAL, s, j, c, (latest,)) for c in range(0, c1 - j * b, PIECE)]
         latest = tasks.add(JOIN, s, needs=(latest, *parts))
     tasks.add(COLLECT, s, needs=(latest,))

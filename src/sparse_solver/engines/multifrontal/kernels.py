@@ -7,7 +7,8 @@ by columns; `machine` is the table of addresses that `machine.py` makes.
 from __future__ import annotations
 
 from ..compiler import Numbers, entry, function
-from .calls import COLUMNS, GEMM, POTRI, STEP, TRSM, call_kernel, gemm, potri, trsm
+from .calls import COLUMNS, STEP, call_kernel
+from .inversion import inverse_block, inverted, over
 from .memory import move
 from .scalars import is_real, one_of
 from .strips import (
@@ -28,7 +29,6 @@ from .substitution import (
     forwards,
     front_down,
     front_up,
-    subtract_transposed,
     times,
     transposed_times,
     up,
@@ -38,8 +38,6 @@ from .tile import tile_1, tile_4
 __all__ = ["KERNELS"]
 
 _PACKED = 64  # rows of a product from which packing pays
-_FRONT = 100  # rows of a front up to which the inverse uses plain loops
-_TINY = 24  # columns up to which a triangle is inverted by plain loops
 
 
 @entry
@@ -146,81 +144,8 @@ def panel(A: Numbers, lda: int, m: int, w: int, machine):
     return 0
 
 
-@entry
-def over(L: Numbers, ldl: int, w: int, Y: Numbers, ldy: int, r: int, machine):
-    """Y = Y L^-1 for Y (r x w)."""
-    if w + r > _FRONT or not is_real(L[0]):
-        one = one_of(L)
-        trsm(machine[TRSM], (82, 76, 78, 78, r, w, one, L, ldl, Y, ldy))
-        return 0
-    for j in range((w - 1) // 4 * 4, -1, -4):
-        width = min(4, w - j)
-        rest = w - j - width
-        if rest > 0:
-            l, x, y = move(L, j * ldl + j + width), move(Y, j * ldy), move(Y, (j + width) * ldy)
-            call_kernel(machine[COLUMNS], (x, ldy, y, ldy, l, ldl, 1, rest, r, width, 1, machine))
-        for c in range(j + width - 1, j - 1, -1):
-            y = move(Y, c * ldy)
-            for p in range(c + 1, j + width):
-                a, z = L[c * ldl + p], move(Y, p * ldy)
-                for i in range(r):
-                    y[i] -= a * z[i]
-            d = 1 / L[c * ldl + c].real
-            for i in range(r):
-                y[i] *= d
-    return 0
-
-
-@entry
-def inverse_block(
-    L: Numbers,
-    ldl: int,
-    w: int,
-    Y: Numbers,
-    ldy: int,
-    r: int,
-    Z21: Numbers,
-    Z: Numbers,
-    ldz: int,
-    machine,
-):
-    """Lower triangle of Z (w x w) = (L L^H)^-1 - Y^H Z21; what is above it may be overwritten."""
-    one = one_of(L)
-    if w <= _TINY:
-        for j in range(w):  # W = L^-1, column by column
-            Z[j * ldz + j] = 1 / L[j * ldl + j].real
-            for i in range(j + 1, w):
-                x = one - one
-                for p in range(j, i):
-                    x -= L[p * ldl + i] * Z[j * ldz + p]
-                Z[j * ldz + i] = x / L[i * ldl + i].real
-        for j in range(w):  # W^H W; row i of column j needs rows i and below alone
-            for i in range(j, w):
-                x = one - one
-                for p in range(i, w):
-                    x += Z[i * ldz + p].conjugate() * Z[j * ldz + p]
-                Z[j * ldz + i] = x
-    else:
-        for j in range(w):
-            for i in range(j, w):
-                Z[j * ldz + i] = L[j * ldl + i]
-        potri(machine[POTRI], (76, w, Z, ldz, 0))
-    if r == 0:
-        return 0
-    if is_real(L[0]) and w + r <= _FRONT:
-        for j in range(w):
-            y = move(Z21, j * ldz)
-            subtract_transposed(move(Y, j * ldy), ldy, r, w - j, y, move(Z, j * (ldz + 1)))
-        return 0
-    for j in range(0, w, 64):
-        width = min(64, w - j)
-        y, z, to = move(Y, j * ldy), move(Z21, j * ldz), move(Z, j * (ldz + 1))
-        gemm(machine[GEMM], (67, 78, w - j, width, r, -one, y, ldy, z, ldz, one, to, ldz))
-    return 0
-
-
 # In the order of their places in `machine`, after BLAS's.
 KERNELS = (
     columns, update, panel, forwards, backwards, times, transposed_times, over, inverse_block,
-    down, up, front_down, front_up,
+    inverted, down, up, front_down, front_up,
 )  # fmt: skip

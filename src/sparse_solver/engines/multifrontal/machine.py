@@ -25,7 +25,7 @@ def machine(dtype: str) -> np.ndarray:
     hermitian = "he" if letter in "cz" else "sy"
     names = ("gemm", f"{hermitian}rk", "trsm", f"{hermitian}mm")
     found = [_scipy("blas", letter + name) for name in names]
-    found.append(_scipy("lapack", f"{letter}potri"))
+    found += [_scipy("lapack", letter + name) for name in ("trtri", "lauum")]
     found += [kernel.address(np.dtype(dtype)) for kernel in KERNELS]
     found += [tile_rows(np.dtype(dtype).itemsize), *_waiting()]
     return np.array(found, np.int64)

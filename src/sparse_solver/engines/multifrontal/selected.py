@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from ..compiler import Numbers, entry, function
 from .blocks import block_start, update_width
-from .calls import GEMM, INVERSE_BLOCK, call_kernel, gemm
+from .calls import GEMM, INVERSE_BLOCK, INVERTED, call_kernel, gemm
 from .calls import OVER as DIVIDE
 from .fronts import unpack
 from .inverse import below_front, gather, inverse_front
-from .inverse_tasks import BELOW, COLLECT, DIAGONAL, GATHER, INVERT, OVER, PIECE, ROWS, SUBTREE
+from .inverse_tasks import BELOW, COLLECT, DIAGONAL, GATHER, INVERT, OVER, PIECE, ROWS, SQUARE, SUBTREE
 from .memory import load, move
 from .run import ABORT, draw, finish, tasks_at
 from .scalars import one_of
@@ -60,14 +60,12 @@ def _block(F, kind, s, j, c, L, X, Y, machine):
     first = block_start(j, b, m)
     D, X = move(L, F.panel[s] + first), move(X, first)
     if kind == INVERT:
-        call_kernel(machine[INVERSE_BLOCK], (D, ldl, width, Y, rest, 0, X, X, ldl, machine))
+        call_kernel(machine[INVERTED], (D, ldl, width, X, ldl, machine))
     elif kind == OVER:
-        rows = min(ROWS, rest - c)
-        for q in range(width):
-            y, a = move(Y, q * rest + c), move(D, q * ldl + width + c)
-            for p in range(rows):
-                y[p] = a[p]
-        call_kernel(machine[DIVIDE], (D, ldl, width, move(Y, c), rest, rows, machine))
+        rows, a = min(ROWS, rest - c), move(D, width + c)
+        call_kernel(machine[DIVIDE], (a, ldl, X, ldl, width, move(Y, c), rest, rows, machine))
+    elif kind == SQUARE:
+        call_kernel(machine[INVERSE_BLOCK], (X, ldl, width, Y, rest, 0, X, machine))
     elif rest > 0:  # the block's columns from c on less Y^H Z21
         one = one_of(L)
         z, to = move(X, c * ldl + width), move(X, c * (ldl + 1))
@@ -120,6 +118,6 @@ def selected_inverse(
         elif kind == BELOW:
             y = move(shared, place[s - F.top])
             below_front(F, s, j, i, L, _above(F, s, Z), y, arena, kept, lane_size, lane, machine)
-        elif kind == INVERT or kind == OVER or kind == DIAGONAL:
+        elif INVERT <= kind <= DIAGONAL:
             _block(F, kind, s, j, i, L, _above(F, s, Z), move(shared, place[s - F.top]), machine)
         finish(state, G, task)

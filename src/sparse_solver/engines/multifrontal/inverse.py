@@ -45,7 +45,7 @@ def _mirror(U, r):
 
 @function
 def gather(F, c, block, A, arena, kept, lane_size, lane):
-    """A block of columns of Z22 of front c, from the inverse on its parent's front, whose panel is A."""
+    """A block of columns of Z22 of front c, from the inverse on its parent's front with the panel A."""
     p = F.up[c]
     begin = F.start[c]
     r = F.start[c + 1] - begin

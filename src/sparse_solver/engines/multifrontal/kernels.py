@@ -10,7 +10,7 @@ from ..compiler import Numbers, entry, function
 from .calls import COLUMNS, STEP, call_kernel
 from .inversion import inverse_block, inverted, over
 from .memory import move
-from .scalars import is_real, one_of
+from .scalars import is_real
 from .strips import (
     ROOM,
     below,

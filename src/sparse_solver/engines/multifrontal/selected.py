@@ -9,11 +9,13 @@ from .calls import OVER as DIVIDE
 from .fronts import unpack
 from .inverse import below_front, gather, inverse_front
 from .inverse_tasks import BELOW, COLLECT, DIAGONAL, GATHER, INVERT, OVER, PIECE, ROWS, SQUARE, SUBTREE
-from .memory import load, move
+from .memory import load, move, prefetch
 from .run import ABORT, draw, finish, tasks_at
 from .scalars import one_of
 
 __all__ = ["selected_inverse"]
+
+_AHEAD = 1024  # numbers asked for ahead; the processor follows longer streams by itself
 
 
 @function
@@ -36,6 +38,8 @@ def _subtree(F, t, L, X, Y, arena, kept, lane_size, lane, mirror, out, machine, 
     for s in range(F.bounds[t + 1] - 1, F.bounds[t] - 1, -1):
         if load(state, ABORT) != 0:
             return
+        if s > F.bounds[t]:  # the next panel of L comes to the cache meanwhile
+            prefetch(move(L, F.panel[s - 1]), min(F.panel[s] - F.panel[s - 1], _AHEAD), 0)
         inverse_front(F, s, L, X, Y, arena, kept, lane_size, lane, machine)
         _collect(F, s, X, mirror, out)
         # All children at once, before a descendant takes the place of Z22.
@@ -94,9 +98,9 @@ def selected_inverse(
 ):
     """Take part as thread `lane`.
 
-    Z: panels of the fronts above all subtrees, like L; own: for each lane, `room` for a panel of a front
-    in a subtree and as much for its Y; shared: for the numbers below a block of each front above, at its
-    `place`; mirror and out (nnz,): on A's nonzeros.
+    Z: panels of the fronts above all subtrees, like L; own: for each lane, `room` for a panel of a
+    front in a subtree and as much for its Y; shared: for the numbers below a block of each front above,
+    at its `place`; mirror and out (nnz,): on A's nonzeros.
 
     In a subtree a panel of Z is needed until it is collected and the children have their part of it, so
     that one place serves for all, and stays in the cache.

@@ -72,7 +72,7 @@ def kernels(monkeypatch) -> Kernels:
     return Kernels(monkeypatch)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     n=st.integers(1, 12),
     batch=st.lists(st.integers(1, 5), min_size=1, max_size=3).map(tuple),

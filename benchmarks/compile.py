@@ -20,7 +20,7 @@ import numpy as np
 
 PACKAGE = "sparse_solver.engines.multifrontal"
 ANALYSIS = "minimum_fill", "tree", "supernodes", "schedule"  # the same for all element types
-NUMBERS = "kernels", "factor", "solve", "selected"
+NUMBERS = "kernels", "substitution", "inversion", "factor", "solve", "selected"
 
 
 def module(name: str, dtype: str | None) -> dict[str, Any]:

@@ -88,9 +88,9 @@ class Slots:
 
     @property
     def places(self) -> tuple[Any, ...]:
-        """(places, triplets, addresses of `incidence` and of `narrow`, these arrays), for compiled calls;
-        where few enough that one thread does. Hold it during a call: two threads that come first at once
-        make the arrays twice, and one set of them goes.
+        """(places, triplets, addresses of `incidence` and of `narrow`, these arrays), for compiled
+        calls; where few enough that one thread does. Hold it during a call: two threads that come first
+        at once make the arrays twice, and one set of them goes.
         """
         places = self._places
         if places is None:
@@ -233,7 +233,8 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
             zeros = slots.zeros(t.dtype) if zeros is None else zeros
             return zeros.index_add(0, slots.index, t)
         return _index_add(t, slots)
-    calls = _calls.get(t.dtype) if slots.count < WORTH_SHARING else None
+    few = slots.count < WORTH_SHARING and slots.size < 2**31
+    calls = _calls.get(t.dtype) if few else None
     if calls is not None and t.dim() == 1 and are_ordinary(t, t) and t.is_contiguous():
         return _sum(t, slots, calls)
     return _ScatterSum.apply(t, slots)

@@ -114,3 +114,33 @@ def test_nothing_wrong_is_accepted():
             ss.solve(A, b, method="direct")
         with pytest.raises(ValueError, match="assume='no'"):
             ss.solve(A, b, assume="no")
+
+
+@pytest.mark.parametrize("engine", ["auto", "superlu", "multifrontal"])
+def test_hooks_on_what_was_saved(engine):
+    """They may give back copies, which own no factor, in other strides."""
+    if engine == "multifrontal":
+        pytest.importorskip("numba")
+    S, method = small("spd", n=30), ss.Direct(engine=engine)
+    g = torch.randn(30, dtype=torch.float64)
+    copies = torch.Tensor.clone, lambda t: torch.stack([t, t], -1)[..., 0]
+    for k in range(6):
+        for unpack in copies:
+            w, b = S.param(), S.rhs()
+            x = S.solve(w, b, assume="auto", method=method)
+            for saved in x.grad_fn._raw_saved_tensors:
+                saved.register_hooks(torch.Tensor.clone, unpack)
+            found = torch.autograd.grad(x, (w, b), g * (k + 1))
+            true = torch.autograd.grad(S.truth(w, b), (w, b), g * (k + 1))
+            assert all(torch.allclose(f, t) for f, t in zip(found, true, strict=True))
+
+
+def test_transposed_views():
+    """One whose pattern was looked at has no values of its own yet."""
+    S = small("unsymmetric", n=8)
+    b = S.rhs(grad=False)
+    A = S.matrix(S.w)
+    for _ in range(3):
+        B = A.mT
+        ss.solve(ss.SparseMatrix(B.pattern, B.values), b)
+        assert_solves(S.dense(S.w).mT, ss.solve(B, b), b)

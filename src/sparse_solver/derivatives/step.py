@@ -45,6 +45,7 @@ def quick(A: SparseMatrix | Tensor, b: Tensor, assume: str, method: Direct) -> T
     values = A._values
     if not (
         isinstance(b, Tensor)
+        and values is not None  # a transposed view whose structure was looked at, and no more
         and values.dtype is b.dtype is slot.dtype  # type: ignore[union-attr]
         and b.dim() == values.dim() == 1  # type: ignore[union-attr]
         and b.numel() == pattern.shape[0]
@@ -87,7 +88,8 @@ class _Step(torch.autograd.Function):
         values, x, store = ctx.saved_tensors
         step = ctx.step
         if not torch.is_grad_enabled() and are_ordinary(g, x):
-            found = step.backward(store, g.contiguous(), x)
+            # Hooks on what was saved may give it back in other strides.
+            found = step.backward(store.contiguous(), g.contiguous(), x.contiguous())
             if found is not None:
                 return *found, None, None
         token, P = token_of([step.factored(store)], ()), step.planner.pattern
@@ -101,7 +103,8 @@ class _Known(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, values, b, slot):  # type: ignore[no-untyped-def]
-        ctx.step = step = slot.step
+        ctx.planner, ctx.step = slot.planner, slot.step
+        step = ctx.step
         found = None if step is None else step.solve(slot, values, b)
         if found is None:
             factored = renewed(slot, values.detach().numpy())
@@ -114,14 +117,14 @@ class _Known(torch.autograd.Function):
     @staticmethod
     def backward(ctx, g):  # type: ignore[no-untyped-def]
         values, x, token = ctx.saved_tensors
-        (factored,) = factors_of(token)  # type: ignore[misc]
-        wanted = ctx.needs_input_grad[0]
-        if wanted and not torch.is_grad_enabled() and are_ordinary(g, x) and not g.is_complex():
-            if ctx.step is not None and g.is_contiguous():
-                return *ctx.step.adjoint(factored, g, x), None
-            y, A_bar = factored.adjoint(g.detach().numpy(), x.detach().numpy(), False)
+        factors, wanted = factors_of(token), ctx.needs_input_grad[0]
+        ordinary = not torch.is_grad_enabled() and are_ordinary(g, x) and not g.is_complex()
+        if wanted and ordinary and factors:  # hooks on what was saved may have copied the token
+            if ctx.step is not None and g.is_contiguous() and x.is_contiguous():
+                return *ctx.step.adjoint(factors[0], g, x), None
+            y, A_bar = factors[0].adjoint(g.detach().numpy(), x.detach().numpy(), False)
             return torch.from_numpy(A_bar), torch.from_numpy(y), None
-        planner = factored.planner
+        planner = ctx.planner
         P = planner.pattern
         system = P.rows, P.cols, P.handle, planner.assume + planner.method.key, False
         return *adjoint(g, values, x, token, *system, wanted), None

@@ -47,7 +47,7 @@ class Slots:
         self._narrow: np.ndarray | None = None
         self._devices: dict[torch.device, Tensor] = {}
         self._zeros: dict[torch.dtype, Tensor] = {}
-        self._places: tuple[int, int, int, int, int] | None = None
+        self._places: tuple[Any, ...] | None = None
 
     def zeros(self, dtype: torch.dtype) -> Tensor:
         """As many as there are places, on the host: read, never written to."""
@@ -87,16 +87,18 @@ class Slots:
         return self._narrow
 
     @property
-    def places(self) -> tuple[int, int, int, int, int]:
-        """(places, triplets, addresses of `incidence` and of `narrow`), for compiled calls; where few
-        enough that one thread does.
+    def places(self) -> tuple[Any, ...]:
+        """(places, triplets, addresses of `incidence` and of `narrow`, these arrays), for compiled
+        calls; where few enough that one thread does. Hold it during a call: two threads that come first
+        at once make the arrays twice, and one set of them goes.
         """
-        if self._places is None:
+        places = self._places
+        if places is None:
             arrays = *self.incidence, self.narrow
             assert all(a.itemsize == 4 for a in arrays)
-            pointer, order, index = (a.ctypes.data for a in arrays)
-            self._places = self.size, self.count, pointer, order, index
-        return self._places
+            places = self.size, self.count, *(a.ctypes.data for a in arrays), arrays
+            self._places = places
+        return places
 
     def sum(self, triplets: np.ndarray) -> np.ndarray:
         """Sums of `triplets` (m,) by place, always in the order of the triplets."""
@@ -201,7 +203,7 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, t: Tensor, slots: Slots, calls: Any) -> Tensor:
         ctx.given = slots, calls
-        places, count, pointer, order, _ = slots.places
+        places, count, pointer, order, _, _held = slots.places
         out = t.new_empty(places)
         calls.sum(places, count, pointer, order, t.data_ptr(), out.data_ptr())
         return out
@@ -211,7 +213,7 @@ class _Sum(torch.autograd.Function):
         slots, calls = ctx.given
         if torch.is_grad_enabled() or not are_ordinary(g, g) or not g.is_contiguous():
             return gather(g, slots), None, None
-        places, count, *_, index = slots.places
+        places, count, _, _, index, _held = slots.places
         out = g.new_empty(count)
         calls.take(places, count, index, g.data_ptr(), out.data_ptr())
         return out, None, None
@@ -231,7 +233,8 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
             zeros = slots.zeros(t.dtype) if zeros is None else zeros
             return zeros.index_add(0, slots.index, t)
         return _index_add(t, slots)
-    calls = _calls.get(t.dtype) if slots.count < WORTH_SHARING else None
+    few = slots.count < WORTH_SHARING and slots.size < 2**31
+    calls = _calls.get(t.dtype) if few else None
     if calls is not None and t.dim() == 1 and are_ordinary(t, t) and t.is_contiguous():
         return _sum(t, slots, calls)
     return _ScatterSum.apply(t, slots)

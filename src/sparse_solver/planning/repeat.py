@@ -95,10 +95,12 @@ class Repeat:
         return kept, x
 
     def _table(self, factored: Factored) -> Any:
-        """What compiled calls read of a system, kept with it."""
+        """What compiled calls read of a system, kept with it; it may outlive these steps."""
         eq = factored.equations
         arrays = (a.ctypes.data for a in (eq.values, eq.row_sums, eq.diagonal))
-        table = factored.notes["system"] = (ctypes.c_int64 * 9)(*self._system, *arrays)
+        table = (ctypes.c_int64 * 9)(*self._system, *arrays)
+        table.held = self._held  # type: ignore[attr-defined]
+        factored.notes["system"] = table
         return table
 
     def _anew(self, kept: Factored, eq: Equations, facts: Any) -> bool:

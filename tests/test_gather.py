@@ -1,0 +1,69 @@
+"""Sums of triplets by compiled calls, which pass addresses."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from sparse_solver.matrix.gather import Slots, scatter_sum
+from sparse_solver.planning import passes
+
+pytest.importorskip("numba")
+COUNT, SIZE = 25_000, 8_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def compiled():
+    assert passes.warm_up("float64")
+
+
+def sample(seed):
+    g = torch.Generator().manual_seed(seed)
+    index = torch.randint(0, SIZE, (COUNT,), generator=g)
+    return index, torch.rand(COUNT, dtype=torch.float64, generator=g)
+
+
+def test_addresses_are_of_arrays_that_are_held():
+    """Two threads that come first at once make the arrays twice."""
+    slots = Slots(sample(0)[0], SIZE)
+    *_, pointer, order, index, held = slots.places
+    slots._incidence = slots._narrow = None
+    assert slots.incidence[0] is not held[0]
+    assert [pointer, order, index] == [a.ctypes.data for a in held]
+
+
+def test_threads_that_come_first_at_once():
+    for seed in range(10):
+        index, t = sample(seed)
+        true = torch.zeros(SIZE, dtype=torch.float64).index_add(0, index, t)
+        slots, found, start = Slots(index, SIZE), [], threading.Barrier(4)
+
+        def go(t=t, slots=slots, found=found, start=start):
+            start.wait()
+            found.extend(scatter_sum(t, slots) for _ in range(4))
+
+        threads = [threading.Thread(target=go) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(found) == 16 and all(torch.equal(f, true) for f in found)
+
+
+def test_unusual_triplets():
+    index, t = sample(1)
+    true = torch.zeros(SIZE, dtype=torch.float64).index_add(0, index, t)
+    slots = Slots(index, SIZE)
+    apart = torch.stack([t, t], 1)[:, 0]
+    lazy = torch.complex(t, t).conj().imag
+    assert torch.equal(scatter_sum(apart, slots), true) and torch.equal(scatter_sum(lazy, slots), -true)
+    g = torch.rand(SIZE, 2, dtype=torch.float64)
+    for given in (t.clone(), apart.clone()):
+        given.requires_grad_()
+        for weights in (g[:, 0], g[:, 0].contiguous(), g[:1, 0].expand(SIZE)):
+            (found,) = torch.autograd.grad(scatter_sum(given, slots), given, weights)
+            assert torch.equal(found, weights[index])
+    rows = torch.autograd.grad(scatter_sum(given, slots), given, g.T, is_grads_batched=True)
+    assert torch.equal(rows[0], g.T[:, index])

@@ -75,7 +75,8 @@ class Multifrontal(Engine):
         indptr, indices = pattern.indptr, pattern.cols.numpy()
         analysis = analyse(indptr, indices, fill_reducing(pattern))
         facts = analysis.nnz_factor, analysis.flops, time.perf_counter() - start
-        return Symbolic(pattern, path, (analysis, Scratch()), None, *facts)
+        scratch = Scratch(analysis.size * values.itemsize // 2)
+        return Symbolic(pattern, path, (analysis, scratch), None, *facts)
 
     def factorize(
         self, symbolic: Symbolic, values: np.ndarray, threads: int, recycle: Numeric | None = None

@@ -288,3 +288,20 @@ def test_symmetric_up_to_rounding_is_symmetric(dtype):
     with pytest.raises(ValueError):
         ss.solve(M, b, assume="symmetric")
     assert_solves(D, ss.solve(M, b), b)
+
+
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::DeprecationWarning")
+@pytest.mark.parametrize("verb", ["solve", "logdet", "batch"])
+def test_a_trace_would_keep_the_factor_as_a_constant(verb):
+    """torch.jit.trace records tensors, and a factor is none: that of the example would be kept."""
+    P = ss.Pattern([0, 0, 1, 1], [0, 1, 0, 1], (2, 2))
+    values = torch.tensor([4.0, 1.0, 1.0, 3.0], dtype=torch.float64)
+    b = torch.ones(2, dtype=torch.float64)
+
+    def function(values):
+        A = P.assemble(values.expand(3, 4) if verb == "batch" else values)
+        return ss.logdet(A) if verb == "logdet" else ss.solve(A, b)
+
+    with pytest.raises(RuntimeError, match=r"torch.jit.trace would keep .* use torch.compile"):
+        torch.jit.trace(function, (values,))
+    assert torch.isfinite(function(values)).all()  # and nothing is left of it

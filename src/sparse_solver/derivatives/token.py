@@ -21,10 +21,21 @@ from ..planning.on_device import DeviceBatch, Lone
 __all__ = ["batch_of", "factors_of", "there_of", "token_of", "token_there"]
 
 _ZERO = np.zeros((), np.int64)
+_traced = torch._C._get_tracing_state
+
+
+def _refuse_traces() -> None:
+    """A recorded token would be a constant: the factor of the values traced, for all others."""
+    if _traced() is not None:
+        raise RuntimeError(
+            "torch.jit.trace would keep this factorisation as a constant, and the trace would answer "
+            "wrongly for other values; use torch.compile, or torch.export, instead"
+        )
 
 
 def token_of(factors: list[Factored] | BatchFactored, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """A token of this shape that owns `factors`, one per element."""
+    _refuse_traces()
     if shape:
         token = torch.from_numpy(np.arange(len(factors), dtype=np.int64).reshape(shape))
     else:
@@ -35,6 +46,7 @@ def token_of(factors: list[Factored] | BatchFactored, shape: tuple[int, ...] | t
 
 def token_there(factor: Lone | DeviceBatch, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """A token of this shape that owns factors on a device, out of sight for the functions below."""
+    _refuse_traces()
     token = torch.arange(max(1, math.prod(shape)), device="cpu").reshape(shape)
     token.untyped_storage()._sparse_solver_there = factor  # type: ignore[attr-defined]
     return token

@@ -75,7 +75,7 @@ class Multifrontal(Engine):
         indptr, indices = pattern.indptr, pattern.cols.numpy()
         analysis = analyse(indptr, indices, fill_reducing(pattern))
         facts = analysis.nnz_factor, analysis.flops, time.perf_counter() - start
-        scratch = Scratch(analysis.size * values.itemsize // 2)
+        scratch = Scratch(analysis.size * values.itemsize)  # no more than the factor
         return Symbolic(pattern, path, (analysis, scratch), None, *facts)
 
     def factorize(

@@ -19,7 +19,14 @@ import apart
 import numpy as np
 
 PACKAGE = "sparse_solver.engines.multifrontal"
-ANALYSIS = "minimum_fill", "tree", "supernodes", "schedule"  # the same for all element types
+ANALYSIS = (
+    "minimum_fill",
+    "twins",
+    "separation",
+    "tree",
+    "supernodes",
+    "schedule",
+)  # the same for all element types
 NUMBERS = "kernels", "substitution", "inversion", "factor", "solve", "selected"
 
 

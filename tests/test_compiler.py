@@ -189,7 +189,7 @@ def test_mistakes_are_told_with_their_line(mistake, said):
 def test_each_function_of_the_engine_is_compiled_once():
     """For each element type; another would be compiled for nothing."""
     package = "sparse_solver.engines.multifrontal"
-    integer = "minimum_fill", "tree", "supernodes", "schedule"
+    integer = "minimum_fill", "twins", "separation", "tree", "supernodes", "schedule"
     for name in (*integer, "kernels", "substitution", "inversion", "factor", "solve", "selected"):
         importlib.import_module(f"{package}.{name}")
         for dtype in [None] if name in integer else ["float64", "complex64"]:

@@ -147,6 +147,7 @@ def program(module: str, dtype: np.dtype | None) -> Program:
         if isinstance(f, Entry) and f.__module__ == module:
             if dtype is not None or "Numbers" not in f.parameters:
                 _export(found, f, dtype)
+                found.of_numbers |= bool({"Numbers", "Floats"} & set(f.parameters))
     return found
 
 
@@ -170,7 +171,8 @@ def machine_code(program: Program) -> bytes:
     parsed.triple, parsed.data_layout = machine.triple, str(machine.target_data)
     parsed.verify()
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-    tuning.loop_vectorization = True
+    # Lists of integers are walked through one by one; trying them by vectors doubles LLVM's time.
+    tuning.loop_vectorization = tuning.loop_unrolling = program.of_numbers
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(parsed, builder)
     return machine.emit_object(parsed)

@@ -36,6 +36,7 @@ class Program:
 
     def __init__(self, name: str) -> None:
         self.module = ir.Module(name)
+        self.of_numbers = False  # or of integers alone
         self.instances: dict[tuple, tuple[ir.Function, Any]] = {}
 
     def instance(self, f: Function, types: tuple) -> tuple[ir.Function, Any]:

@@ -73,7 +73,7 @@ class Multifrontal(Engine):
         if max(pattern.nnz, pattern.shape[0]) >= _MOST:
             raise Declined(f"multifrontal: {pattern} is too large for 32-bit indices")
         indptr, indices = pattern.indptr, pattern.cols.numpy()
-        analysis = analyse(indptr, indices, fill_reducing(pattern))
+        analysis = analyse(indptr, indices, fill_reducing(pattern, threads))
         facts = analysis.nnz_factor, analysis.flops, time.perf_counter() - start
         scratch = Scratch(analysis.size * values.itemsize)  # no more than the factor
         return Symbolic(pattern, path, (analysis, scratch), None, *facts)

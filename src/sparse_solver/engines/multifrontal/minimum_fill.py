@@ -24,19 +24,29 @@ from .memory import move
 __all__ = ["minimum_fill"]
 
 _BITS = 5  # of a score's mantissa that choose its bucket: scores within 3 % of each other are equal
+_LATE = 64 << _BITS  # the bucket of those that are not to be eliminated here
 
 
-def minimum_fill(starts: np.ndarray, neighbours: np.ndarray) -> np.ndarray:
-    """order[k]: the k-th unknown to eliminate, for a symmetric graph in CSR without its diagonal."""
+def minimum_fill(
+    starts: np.ndarray, neighbours: np.ndarray, late: np.ndarray | None = None
+) -> np.ndarray:
+    """order[k]: the k-th unknown to eliminate, for a symmetric graph in CSR without its diagonal.
+
+    Those where `late` is not 0 are to be eliminated afterwards: they count as neighbours, but are not
+    in the order.
+    """
     n = len(starts) - 1
+    if late is None:
+        late = np.zeros(n, np.int64)
     graph = np.empty(len(neighbours) + n, np.int64)  # room for the newest element
     graph[: len(neighbours)] = neighbours
     begin, size = starts[:-1].astype(np.int64), np.diff(starts).astype(np.int64)
     pivot = np.empty(n, np.int64)
     crowd = max(16, int(10 * n**0.5))  # unknowns with more neighbours go last
-    work, head = np.empty(10 * n, np.int64), np.full(64 << _BITS, -1)
-    _eliminate(n, len(graph), crowd, graph, begin, size, pivot, work, head)
-    return np.argsort(pivot, kind="stable")
+    work, head = np.empty(10 * n, np.int64), np.full(_LATE + 1, -1)
+    _eliminate(n, len(graph), crowd, graph, begin, size, pivot, work, head, late)
+    early = np.flatnonzero(late == 0)
+    return early[np.argsort(pivot[early], kind="stable")]
 
 
 @function
@@ -110,7 +120,7 @@ def _pack(n, graph, begin, size, end):
 
 
 @function
-def _join_twins(a, graph, begin, size, elements, weight, into, seen, following, now):
+def _join_twins(a, graph, begin, size, elements, weight, into, seen, following, now, late):
     """Join those in the chain from a on that have equal lists; the next unused mark."""
     while a >= 0 and following[a] >= 0:
         for u in range(begin[a] + 1, begin[a] + size[a]):
@@ -118,6 +128,7 @@ def _join_twins(a, graph, begin, size, elements, weight, into, seen, following, 
         before, b = a, following[a]
         while b >= 0:
             same = size[a] == size[b] and elements[a] == elements[b]
+            same = same and (late[a] == 0) == (late[b] == 0)
             u = begin[b] + 1
             while same and u < begin[b] + size[b]:
                 same = seen[graph[u]] == now
@@ -138,12 +149,12 @@ def _join_twins(a, graph, begin, size, elements, weight, into, seen, following, 
 
 
 @entry
-def _eliminate(n: int, room: int, crowd: int, graph, begin, size, pivot, work, head):
+def _eliminate(n: int, room: int, crowd: int, graph, begin, size, pivot, work, head, late):
     """pivot[i]: the step at which unknown i is eliminated; supervariables share one.
 
     The list of i, graph[begin[i]:begin[i] + size[i]], starts with its `elements[i]` elements and goes
     on with the neighbours that no element covers; that of an element holds its unknowns. Unknowns with
-    more than `crowd` neighbours come last.
+    more than `crowd` neighbours come last. Those that are late stay, and have no step.
     """
     elements, weight, degree, seen = work, move(work, n), move(work, 2 * n), move(work, 3 * n)
     into, bucket, following = move(work, 4 * n), move(work, 5 * n), move(work, 6 * n)
@@ -157,16 +168,19 @@ def _eliminate(n: int, room: int, crowd: int, graph, begin, size, pivot, work, h
         chain[i] = -1
         degree[i] = size[i]
     end = room - n
-    left, step, lowest, now = n, 0, 0, 2
+    left, stay, step, lowest, now = n, 0, 0, 0, 2
     for i in range(n):
-        if size[i] <= crowd:
+        if late[i] != 0:
+            stay += 1
+            _put_in(i, _LATE, bucket, head, following, previous)
+        elif size[i] <= crowd:
             _put_in(i, _bucket(size[i] * (size[i] + 7) // 2), bucket, head, following, previous)
         else:  # its list would be walked through at nearly every step
             weight[i] = 0
             size[i] = 0
             pivot[i] = n
             left -= 1
-    while left > 0:
+    while left > stay:
         while head[lowest] < 0:
             lowest += 1
         me = head[lowest]
@@ -237,7 +251,7 @@ def _eliminate(n: int, room: int, crowd: int, graph, begin, size, pivot, work, h
                     graph[put] = j
                     put += 1
                     mark += j
-            if outside == 0:  # nothing but the new element: eliminated with it
+            if outside == 0 and late[i] == 0:  # nothing but the new element: eliminated with it
                 into[i] = me
                 own += w
                 reach -= w
@@ -263,7 +277,7 @@ def _eliminate(n: int, room: int, crowd: int, graph, begin, size, pivot, work, h
                 continue
             a = chain[key[i]]
             chain[key[i]] = -1
-            now = _join_twins(a, graph, begin, size, elements, weight, into, seen, following, now)
+            now = _join_twins(a, graph, begin, size, elements, weight, into, seen, following, now, late)
         # New scores, and the unknowns joined to others leave the element's list.
         put = start
         for t in range(start, stop):
@@ -278,7 +292,7 @@ def _eliminate(n: int, room: int, crowd: int, graph, begin, size, pivot, work, h
             d = min(degree[i] + rest, left - w)
             degree[i] = d
             fill = d * (d - 1) - rest * (rest - 1) - bucket[i]
-            place = _bucket(fill // (w + 1) + 4 * d)
+            place = _bucket(fill // (w + 1) + 4 * d) if late[i] == 0 else _LATE
             _put_in(i, place, bucket, head, following, previous)
             lowest = min(lowest, place)
         size[me] = put - start
@@ -286,6 +300,6 @@ def _eliminate(n: int, room: int, crowd: int, graph, begin, size, pivot, work, h
         degree[me] = reach
     for i in range(n):
         j = i
-        while pivot[j] < 0:
+        while pivot[j] < 0 and late[j] == 0:
             j = into[j]
         pivot[i] = pivot[j]

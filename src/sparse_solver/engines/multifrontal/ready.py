@@ -55,14 +55,14 @@ def warm_up(dtype: str) -> float:
 def _use_everything(dtype: np.dtype) -> None:
     from .analysis import analyse
     from .elimination import eliminate
-    from .minimum_fill import minimum_fill
     from .numeric import Cholesky
+    from .ordering import nested_dissection
     from .team import Scratch
 
     n = 3  # a chain
     indptr, indices = np.array([0, 2, 5, 7]), np.array([0, 1, 0, 1, 2, 1, 2])
     values = np.array([2, -1, -1, 2, -1, -1, 2], dtype)
-    order = minimum_fill(np.array([0, 1, 3, 4]), np.array([1, 0, 2, 1]))
+    order = nested_dissection(np.array([0, 1, 3, 4]), np.array([1, 0, 2, 1]), 1, 1)
     forest = eliminate(indptr, indices, order)
     F = Cholesky(analyse(indptr, indices, forest), values, 1, Scratch())
     F.solve(np.ones(n, dtype))

@@ -48,7 +48,8 @@ class Dissection:
         self._stage = np.zeros(n, np.int64)
         self._parts = [_Part(graph, np.arange(n), 1, len(starts) - 1)]
         self._whole: list[_Part] = []
-        self._spare: list[np.ndarray] = []
+        self._rooms: list[np.ndarray] = []
+        self._graphs: list[np.ndarray] = []
 
     def begin(self) -> None:
         """Make four parts."""
@@ -68,7 +69,7 @@ class Dissection:
         while self._parts:
             parts = sorted(self._parts, key=lambda part: -part.unknowns)
             self._parts = []
-            share(lambda k: self._take(parts[k], leaf), len(parts), threads)  # noqa: B023
+            share(lambda k: self._finish(parts[k], leaf), len(parts), threads)  # noqa: B023
         group, sizes = np.zeros(len(self._stage), np.int64), [0] * 4
         for part in sorted(self._whole, key=lambda part: (-part.unknowns, part.path)):
             least = sizes.index(min(sizes))
@@ -76,7 +77,7 @@ class Dissection:
             group[part.names] = least
         return self._stage[self._onto], group[self._onto]
 
-    def _take(self, part: _Part, leaf: int) -> None:
+    def _finish(self, part: _Part, leaf: int) -> None:
         """Divide a part; a small one to the end."""
         mine = [part]
         while mine:
@@ -90,27 +91,31 @@ class Dissection:
     def _divide(self, part: _Part) -> list[_Part]:
         """The two parts that a separator leaves."""
         graph, names, path, _ = part
-        n, size = len(names), _ROOM * len(graph)
+        n = len(names)
         if n < 2:
             return [part]
-        room = self._room(size + WORK * n + MORE)
+        size = _ROOM * room_for(n, int(graph[4 * n]))
+        room = _take(self._rooms, size + WORK * n + MORE)
         separate(n, path % _SEEDS, graph, room, size, room[size:])
-        self._spare.append(room)
+        self._rooms.append(room)
         found = ints(5)
         count_sides(n, graph, found)
         self._stage[names[graph[2 * n : 3 * n] == 2]] = _LAST - path.bit_length()
         smaller = []
         for side in (0, 1):
             count = int(found[side])
-            inside, below = ints(room_for(count, int(found[3 + side]))), ints(count)
+            inside = _take(self._graphs, room_for(count, int(found[3 + side])))
+            below = ints(count)
             cut_out(n, graph, names, side, count, inside, below)
             smaller.append(_Part(inside, below, 2 * path + side, int(inside[:count].sum())))
+        self._graphs.append(graph)
         return smaller
 
-    def _room(self, size: int) -> np.ndarray:
-        """What another part left, if it is large enough: fresh pages would take a third of the time."""
-        try:
-            room = self._spare.pop()
-        except IndexError:
-            return ints(size)
-        return room if len(room) >= size else ints(size)
+
+def _take(left: list[np.ndarray], size: int) -> np.ndarray:
+    """Room that another part left, if that is enough: fresh pages would take a third of the time."""
+    try:
+        room = left.pop()
+    except IndexError:
+        return ints(size)
+    return room if len(room) >= size else ints(size)

@@ -29,11 +29,20 @@ _LATE = 64 << _BITS  # the bucket of those that are not to be eliminated here
 
 def minimum_fill(
     starts: np.ndarray, neighbours: np.ndarray, late: np.ndarray | None = None
-) -> np.ndarray:
-    """order[k]: the k-th unknown to eliminate, for a symmetric graph in CSR without its diagonal.
+) -> tuple[np.ndarray, float | None]:
+    """Order the unknowns of a symmetric graph in CSR without its diagonal.
 
     Those where `late` is not 0 are to be eliminated afterwards: they count as neighbours, but are not
     in the order.
+
+    Returns
+    -------
+    order : array
+        The k-th unknown to eliminate.
+    flops : float or None
+        Multiplications and additions of the factorisation, counted on the way: never too few, and a
+        few too many where unknowns eliminated together were counted in another order. None where some
+        are late, or so full that they were put last unseen.
     """
     n = len(starts) - 1
     if late is None:
@@ -44,9 +53,11 @@ def minimum_fill(
     pivot = np.empty(n, np.int64)
     crowd = max(16, int(10 * n**0.5))  # unknowns with more neighbours go last
     work, head = np.empty(10 * n, np.int64), np.full(_LATE + 1, -1)
-    _eliminate(n, len(graph), crowd, graph, begin, size, pivot, work, head, late)
+    unseen = bool((size > crowd).any())
+    flops = _eliminate(n, len(graph), crowd, graph, begin, size, pivot, work, head, late)
     early = np.flatnonzero(late == 0)
-    return early[np.argsort(pivot[early], kind="stable")]
+    known = len(early) == n and not unseen
+    return early[np.argsort(pivot[early], kind="stable")], float(flops) if known else None
 
 
 @function
@@ -150,7 +161,7 @@ def _join_twins(a, graph, begin, size, elements, weight, into, seen, following, 
 
 @entry
 def _eliminate(n: int, room: int, crowd: int, graph, begin, size, pivot, work, head, late):
-    """pivot[i]: the step at which unknown i is eliminated; supervariables share one.
+    """pivot[i]: the step at which unknown i is eliminated; supervariables share one. Returns the flops.
 
     The list of i, graph[begin[i]:begin[i] + size[i]], starts with its `elements[i]` elements and goes
     on with the neighbours that no element covers; that of an element holds its unknowns. Unknowns with
@@ -167,7 +178,7 @@ def _eliminate(n: int, room: int, crowd: int, graph, begin, size, pivot, work, h
         pivot[i] = -1
         chain[i] = -1
         degree[i] = size[i]
-    end = room - n
+    flops, end = 0, room - n
     left, stay, step, lowest, now = n, 0, 0, 0, 2
     for i in range(n):
         if late[i] != 0:
@@ -298,8 +309,11 @@ def _eliminate(n: int, room: int, crowd: int, graph, begin, size, pivot, work, h
         size[me] = put - start
         weight[me] = own
         degree[me] = reach
+        for t in range(reach + 1, reach + own + 1):
+            flops += t * t
     for i in range(n):
         j = i
         while pivot[j] < 0 and late[j] == 0:
             j = into[j]
         pivot[i] = pivot[j]
+    return flops

@@ -39,18 +39,18 @@ def fill_reducing(pattern: Pattern, threads: int = 1) -> Elimination:
     ahead: list[Any] = [None, None]
 
     def start(k: int) -> None:
-        if k == 0:
-            ahead[0] = eliminate(indptr, indices, minimum_fill(*graph))
-        else:
-            ahead[1] = _begun(*graph)
+        ahead[k] = (minimum_fill, _begun)[k](*graph)
 
     share(start, 2 if threads > 1 and n >= _AHEAD else 1, threads)
-    found, dissection = ahead
-    if found.flops <= _LIGHT * n:
-        return found
-    leaf = _LEAF if found.flops > _HEAVY * n else max(_LEAF, n // _FEW)
-    other = eliminate(indptr, indices, nested_dissection(*graph, leaf, threads, dissection))
-    return other if other.flops < found.flops else found
+    (order, flops), dissection = ahead
+    if flops is None:
+        flops = eliminate(indptr, indices, order).flops
+    if flops > _LIGHT * n:
+        leaf = _LEAF if flops > _HEAVY * n else max(_LEAF, n // _FEW)
+        other = eliminate(indptr, indices, nested_dissection(*graph, leaf, threads, dissection))
+        if other.flops < flops:
+            return other
+    return eliminate(indptr, indices, order)
 
 
 def nested_dissection(
@@ -66,7 +66,7 @@ def nested_dissection(
 
     def inside(k: int) -> None:
         late = np.where((stage == 0) & (group == k), 0, 1)
-        orders[k] = minimum_fill(starts, neighbours, late)
+        orders[k], _ = minimum_fill(starts, neighbours, late)
 
     share(inside, 4, threads)
     separators = np.flatnonzero(stage)

@@ -22,6 +22,7 @@ import numpy as np
 
 from ..engines import REGISTRY, Declined, Numeric, compiled
 from ..errors import InaccurateSolveError, SingularMatrixError
+from ..matrix.threads import dot
 from . import blocks
 from .attempt import Attempt
 from .choose import Choice, choices, explicit_first, is_for_definite, is_opaque
@@ -229,8 +230,11 @@ def _from_factors(f: Factored, numeric: Numeric, Ms: Sequence[np.ndarray]) -> np
 
 def _check_trace(eq: Equations, T: np.ndarray) -> None:
     """tr(A A^-1) = n: all that is asked of an engine's own selected inverse."""
-    size = float(np.abs(eq.values) @ np.abs(T))
-    if not abs(eq.values @ T - eq.n) <= _ROW * eq.eps * size:
+    trace = dot(eq.values, T)
+    error = abs(trace - eq.n)
+    if error <= _ROW * eq.eps * abs(trace):  # which is no more than the sum of sizes
+        return
+    if not error <= _ROW * eq.eps * float(dot(np.abs(eq.values), np.abs(T))):
         raise Declined("entries of the inverse are inaccurate")
 
 

@@ -16,12 +16,14 @@ algorithm 4.1. D. Ruiz, RAL-TR-2001-034.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 import numpy as np
 
 from ..engines import Numeric
+from ..matrix.threads import dot
 from .equations import Equations
 
 __all__ = ["inverse_norm", "is_dominant", "null_unknown", "probe", "probe_limit", "random_vector"]
@@ -56,7 +58,7 @@ def probe(eq: Equations, numeric: Numeric, z: np.ndarray) -> bool:
         column_sums = eq._sums(1 / eq.row_sums, transposed=True)
         rhs = (eq.row_sums * z).astype(eq.values.dtype)
         y = column_sums * numeric.solve(rhs)
-        size = float(np.linalg.norm(y))
+        size = math.sqrt(dot(y.conj(), y).real)
     return not size < probe_limit(eq.eps, eq.n)
 
 

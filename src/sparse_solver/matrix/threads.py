@@ -1,7 +1,7 @@
 """Independent pieces of work over threads, begun and ended with the call.
 
-Threads are started by hand: executors take locks at module level, and a garbage collection while one
-is held may run a finaliser that solves.
+They are torch's, or else started by hand: executors take locks at module level, and a garbage
+collection while one is held may run a finaliser that solves.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
+
+from .openmp import on_torchs_threads
 
 __all__ = ["WORTH_SHARING", "by_parts", "dot", "share"]
 
@@ -29,7 +31,14 @@ def by_parts(n: int, work: int, do: Callable[[int, int], Any]) -> list[Any]:
         return [do(0, n)]
     bounds = [n * k // parts for k in range(parts + 1)]
     results: list[Any] = []  # in any order
-    share(lambda k: results.append(do(bounds[k], bounds[k + 1])), parts, parts)
+    counter = itertools.count()
+
+    def take_turns() -> None:
+        while (k := next(counter)) < parts:
+            results.append(do(bounds[k], bounds[k + 1]))
+
+    if not on_torchs_threads(take_turns, parts):
+        share(lambda k: take_turns(), parts, parts)
     return results
 
 

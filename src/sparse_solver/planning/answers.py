@@ -234,7 +234,7 @@ def _check_trace(eq: Equations, T: np.ndarray) -> None:
     error = abs(trace - eq.n)
     if error <= _ROW * eq.eps * abs(trace):  # which is no more than the sum of sizes
         return
-    if not error <= _ROW * eq.eps * float(dot(np.abs(eq.values), np.abs(T))):
+    if not error <= _ROW * eq.eps * dot(np.abs(eq.values), np.abs(T)).real:
         raise Declined("entries of the inverse are inaccurate")
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from _thread import get_ident
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import RLock
@@ -10,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ...matrix.openmp import on_torchs_threads
 from .machine import one_thread
 from .run import ABORT, BAD, STATE, TAIL, Graph
 
@@ -59,23 +62,55 @@ def run(graph: Graph, work: Callable[..., None], threads: int, flops: float) -> 
     def part(lane: int, held: tuple = (graph, before)) -> None:  # what `table` points into
         work(lane, table, state)
 
-    here = flops < _LONG
     with one_thread():
-        others: list[Future] = []
-        try:
-            for lane in range(int(here), threads):
-                others.append(_pool(threads).submit(part, lane))
-            if here:
-                part(0)
-            if others:
-                wait(others)
-        except BaseException:  # Ctrl-C: nobody may work on memory that is let go of
-            state[ABORT] = 1
-            wait(others)
-            raise
-        for other in others:
-            other.result()
+        _take_part(part, threads, flops < _LONG, state)
     return None if state[BAD] == _NEVER else int(state[BAD])
+
+
+def _take_part(part: Callable[[int], None], threads: int, here: bool, state: np.ndarray) -> None:
+    """Call ``part(lane)`` for up to `threads` lanes at the same time. This thread takes part if `here`,
+    else it waits.
+    """
+    lanes, caller = itertools.count(1), get_ident()
+
+    def lane() -> None:
+        try:
+            if get_ident() != caller:
+                if (k := next(lanes)) < threads:
+                    part(k)
+            elif here:
+                part(0)
+            else:
+                _finish([_pool(1).submit(part, 0)], state)
+        except BaseException:
+            state[ABORT] = 1
+            raise
+
+    if threads > 1 and on_torchs_threads(lane, threads):
+        return
+    others: list[Future] = []
+    try:
+        for k in range(int(here), threads):
+            others.append(_pool(threads).submit(part, k))
+        if here:
+            part(0)
+    except BaseException:
+        state[ABORT] = 1
+        wait(others)
+        raise
+    _finish(others, state)
+
+
+def _finish(parts: list[Future], state: np.ndarray) -> None:
+    """Wait for them; after Ctrl-C, too: nobody may work on memory that is let go of."""
+    try:
+        wait(parts)
+    except BaseException:
+        state[ABORT] = 1
+        wait(parts)
+        raise
+    for found in parts:
+        found.result()
 
 
 def aligned(size: int, dtype: np.dtype) -> np.ndarray:

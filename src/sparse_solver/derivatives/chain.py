@@ -21,13 +21,14 @@ import torch
 import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 
-from ..matrix.plain import is_plain
+from ..matrix.plain import are_ordinary, is_plain
 from ..matrix.rule import Rule
 from ..planning import BatchFactored, chains
 from ..planning import chain as chain_numbers
 from .items import batched, define, over_batch, over_items
+from .token import factors_of
 
-__all__ = ["chain", "inverse_entries"]
+__all__ = ["chain", "inverse_entries", "known_entries"]
 
 
 def _numbers(values: Tensor, Ms: Tensor, token: Tensor, pattern: int, how: str) -> Tensor:
@@ -53,6 +54,18 @@ def inverse_entries(values: Tensor, token: Tensor, pattern: int, how: str) -> Te
     """(A^-1)_ji at the nonzeros (i, j), (*B, nnz), differentiable in values to any order."""
     none = values.detach().new_empty((*values.shape[:-1], 0, values.shape[-1]))
     return chain(values, none, token, pattern, how)
+
+
+def known_entries(values: Tensor, token: Tensor, g: Tensor) -> Tensor | None:
+    """The same of a matrix, to be read and never written to, for they are the factor's own; without
+    derivatives. None where these are wanted, or where general ways are.
+    """
+    if torch.is_grad_enabled() or not are_ordinary(g, values):
+        return None
+    factors = factors_of(token)
+    if values.dim() > 1 or factors is None:
+        return None
+    return torch.from_numpy(chain_numbers(factors[0]))
 
 
 def chain(values: Tensor, Ms: Tensor, token: Tensor, pattern: int, how: str) -> Tensor:

@@ -22,7 +22,7 @@ from ..matrix.plain import is_plain
 from ..matrix.rule import Rule
 from ..planning import BatchFactored, Factored, Singular, slogdets
 from ..planning import slogdet as slogdet_numbers
-from .chain import inverse_entries
+from .chain import inverse_entries, known_entries
 from .items import batched, define, library, over_batch, over_items
 
 __all__ = ["log_determinant", "sign"]
@@ -117,7 +117,10 @@ class _LogDet(Rule):
     def backward(ctx, g):  # type: ignore[no-untyped-def]
         if g is None:
             return (None,) * 4
-        T = inverse_entries(*ctx.saved_tensors, *ctx.how)
+        values, token = ctx.saved_tensors
+        T = known_entries(values, token, g)
+        if T is None:
+            T = inverse_entries(values, token, *ctx.how)
         return g.unsqueeze(-1) * T.conj(), None, None, None
 
     @staticmethod

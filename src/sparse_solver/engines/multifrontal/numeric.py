@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
+from ...matrix.threads import by_parts
 from .analysis import Analysis
 from .factor import factorize
 from .machine import machine
@@ -18,6 +19,8 @@ from .team import Scratch, aligned, run
 __all__ = ["Cholesky"]
 
 _COLUMNS = 64  # right-hand sides at a time: fewer rows of the factor to read, and more of X to keep
+_PIECE = 1 << 13  # logarithms to a sum
+_LOOK = 8  # a number of the diagonal and its logarithm take as long as so many in a row
 _ALONE = 1e6  # flops up to which starting other threads costs more than they bring
 
 
@@ -116,7 +119,7 @@ class Cholesky:
         """(A^-1)_ij at the structure's nonzeros (i, j), (nnz,); nonzero mirror[p] is p transposed."""
         a, dtype, scratch = self.analysis, self.panels.dtype, self.scratch
         team = self._team(2 * a.flops, a.inverse_tasks)
-        out = np.zeros(len(mirror), dtype)
+        out = np.empty(len(mirror), dtype)  # each is some front's
         Z = scratch.take("inverse", a.size_above, dtype)
         arena = scratch.take("arena", a.kept + team * a.lane, dtype)
         own = scratch.take("own", 2 * team * a.roomiest, dtype)
@@ -133,9 +136,15 @@ class Cholesky:
         return out
 
     def logdet(self) -> float:
-        """log det A."""
-        return 2.0 * float(np.log(self.diagonal()).sum())
+        """log det A; whatever the number of threads, the same bits."""
+        at = self.analysis.diagonal
+        pieces = -(-len(at) // _PIECE)
+        sums = np.empty(pieces)
 
-    def diagonal(self) -> np.ndarray:
-        """That of L, in the order of elimination; real."""
-        return self.panels[self.analysis.diagonal].real.astype(np.float64)
+        def some(start: int, stop: int) -> None:
+            for k in range(start, stop):
+                here = at[k * _PIECE : (k + 1) * _PIECE]
+                sums[k] = np.log(self.panels.take(here).real.astype(np.float64)).sum()
+
+        by_parts(pieces, _LOOK * len(at), some)
+        return 2.0 * float(sums.sum())

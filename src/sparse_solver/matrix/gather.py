@@ -17,7 +17,7 @@ import torch.autograd.forward_ad as fwAD
 from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 from torch import Tensor
 
-from .plain import are_ordinary, is_plain, numbers
+from .plain import are_ordinary, is_of_the_host, is_ordinary, is_plain, numbers
 from .rule import Rule, directly
 from .threads import WORTH_SHARING, by_parts
 
@@ -228,14 +228,14 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
     if _is_compiling():
         return _index_add(t, slots)
     if slots.count <= _FEW:
-        if t.dim() == 1 and is_plain(t) and t.is_cpu:
+        if t.dim() == 1 and is_of_the_host(t):
             zeros = slots._zeros.get(t.dtype)
             zeros = slots.zeros(t.dtype) if zeros is None else zeros
             return zeros.index_add(0, slots.index, t)
         return _index_add(t, slots)
     few = slots.count < WORTH_SHARING and slots.size < 2**31
     calls = _calls.get(t.dtype) if few else None
-    if calls is not None and t.dim() == 1 and are_ordinary(t, t) and t.is_contiguous():
+    if calls is not None and t.dim() == 1 and is_ordinary(t) and t.is_contiguous():
         return _sum(t, slots, calls)
     return _ScatterSum.apply(t, slots)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
 __all__ = ["are_ordinary", "conjugate", "is_plain", "name_of", "numbers", "outside_transforms"]
-__all__ += ["refuse_compiling"]
+__all__ += ["is_of_the_host", "is_ordinary", "refuse_compiling"]
 
 # Looked up once: on cold caches each look takes as long as what is done with it.
 _keys, _modes = torch._C._dispatch_keys, torch._C._len_torch_dispatch_stack
@@ -47,6 +47,24 @@ def are_ordinary(s: Tensor, t: Tensor) -> bool:
         and not _inference()
         and fwAD._current_level < 0
     )
+
+
+def is_ordinary(t: Tensor) -> bool:
+    """As `are_ordinary`, of one."""
+    return (
+        _keys(t).raw_repr() == _ORDINARY
+        and not _transforms()
+        and not _modes()
+        and not _inference()
+        and fwAD._current_level < 0
+    )
+
+
+def is_of_the_host(t: Tensor) -> bool:
+    """Whether torch's operations may bring `t` together with a tensor of the host, kept from earlier: a
+    quick look, without that at its dispatch keys, which takes longer than a small assembly.
+    """
+    return type(t) is Tensor and t.is_cpu and not _transforms() and not _modes()
 
 
 @lru_cache(maxsize=16)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from ...matrix.threads import by_parts
 from .analysis import Analysis
 from .factor import factorize
 from .machine import machine
@@ -19,8 +18,6 @@ from .team import Scratch, aligned, run
 __all__ = ["Cholesky"]
 
 _COLUMNS = 64  # right-hand sides at a time: fewer rows of the factor to read, and more of X to keep
-_PIECE = 1 << 13  # logarithms to a sum
-_LOOK = 8  # a number of the diagonal and its logarithm take as long as so many in a row
 _ALONE = 1e6  # flops up to which starting other threads costs more than they bring
 
 
@@ -136,15 +133,6 @@ class Cholesky:
         return out
 
     def logdet(self) -> float:
-        """log det A; whatever the number of threads, the same bits."""
-        at = self.analysis.diagonal
-        pieces = -(-len(at) // _PIECE)
-        sums = np.empty(pieces)
-
-        def some(start: int, stop: int) -> None:
-            for k in range(start, stop):
-                here = at[k * _PIECE : (k + 1) * _PIECE]
-                sums[k] = np.log(self.panels.take(here).real.astype(np.float64)).sum()
-
-        by_parts(pieces, _LOOK * len(at), some)
-        return 2.0 * float(sums.sum())
+        """log det A."""
+        diagonal = self.panels.take(self.analysis.diagonal).real.astype(np.float64, copy=False)
+        return 2.0 * float(np.log(diagonal, out=diagonal).sum())

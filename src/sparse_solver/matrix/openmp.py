@@ -61,9 +61,11 @@ def on_torchs_threads(work: Callable[[], None], threads: int) -> bool:
     if openmp is None or _thread.get_ident() != threading.main_thread().ident:
         return False
     errors: list[BaseException] = []
+    came: list[int] = []
 
     def lane(_: Any) -> None:
         try:
+            came.append(_thread.get_ident())
             work()
         except BaseException as error:  # raised below, in the caller's thread
             errors.append(error)
@@ -72,6 +74,8 @@ def on_torchs_threads(work: Callable[[], None], threads: int) -> bool:
     openmp.GOMP_parallel(_Region(lane), None, team, 0)
     if errors:
         raise errors[0]
+    if _thread.get_ident() not in came:  # Ctrl-C at the first step of all, which nobody else is told
+        raise KeyboardInterrupt
     return True
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import os
-from _thread import get_ident
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import RLock
@@ -21,7 +20,9 @@ __all__ = ["Scratch", "aligned", "run"]
 _NEVER = np.iinfo(np.int64).max
 _KEEP = 160 << 20  # bytes of an array that is kept in any case
 _LINE = 64  # bytes
-_LONG = 1e8  # flops from which the calling thread only waits, so that Ctrl-C is heard
+_LONG = (
+    2e9  # flops from which the calling thread only waits, so that Ctrl-C is heard: a tenth of a second
+)
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _lock = RLock()  # a finaliser that runs while it is held may come back here
 
@@ -71,22 +72,18 @@ def _take_part(part: Callable[[int], None], threads: int, here: bool, state: np.
     """Call ``part(lane)`` for up to `threads` lanes at the same time. This thread takes part if `here`,
     else it waits.
     """
-    lanes, caller = itertools.count(1), get_ident()
+    lanes = itertools.count()
 
     def lane() -> None:
         try:
-            if get_ident() != caller:
-                if (k := next(lanes)) < threads:
-                    part(k)
-            elif here:
-                part(0)
-            else:
-                _finish([_pool(1).submit(part, 0)], state)
+            if (k := next(lanes)) < threads:
+                part(k)
         except BaseException:
             state[ABORT] = 1
             raise
 
-    if threads > 1 and on_torchs_threads(lane, threads):
+    # torch's look for work for so short a time that long runs need not mind.
+    if here and threads > 1 and on_torchs_threads(lane, threads):
         return
     others: list[Future] = []
     try:

@@ -7,14 +7,24 @@ one contiguous column after the other. Fronts inside a subtree have one block.
 from __future__ import annotations
 
 from ..compiler import function
+from .memory import move
 
-__all__ = ["block_start", "block_width", "stored", "update_width"]
+__all__ = ["block_start", "block_width", "column", "stored", "update_width"]
 
 
 @function
 def block_start(j, b, m):
     """Where block column j begins."""
     return b * (j * m - b * (j * (j - 1) // 2))
+
+
+@function
+def column(M, j, b, m):
+    """Column j of M, of m rows: element i is that in row i."""
+    if j < b:  # the only block of most fronts, and no division
+        return move(M, j * m)
+    k = j // b
+    return move(M, block_start(k, b, m) + (j - k * b) * (m - k * b) - k * b)
 
 
 @function

@@ -14,9 +14,9 @@ from ..compiler.types import INT, Value
 # Places in the table.
 GEMM, HERK, TRSM, HEMM, TRTRI, LAUUM = range(6)
 COLUMNS, UPDATE, PANEL, FORWARDS, BACKWARDS, TIMES, TRANSPOSED_TIMES = range(6, 13)
-OVER, INVERSE_BLOCK, INVERTED, DOWN, UP, FRONT_DOWN, FRONT_UP = range(13, 20)
-STEP = 20  # rows of a tile
-YIELD, SLEEP, NAP = 21, 22, 23  # the system's functions by which a thread waits, and how long it sleeps
+OVER, INVERSE_BLOCK, INVERTED, DOWN, UP, FRONT_DOWN, FRONT_UP, PRODUCT = range(13, 21)
+STEP = 21  # rows of a tile
+YIELD, SLEEP, NAP = 22, 23, 24  # the system's functions by which a thread waits, and how long it sleeps
 _BYTES = ir.IntType(8).as_pointer()
 
 

@@ -18,17 +18,24 @@ University of Florida (1995).
 from __future__ import annotations
 
 from ..compiler import function
-from .blocks import block_start, update_width
-from .calls import COLUMNS, GEMM, HEMM, INVERSE_BLOCK, INVERTED, OVER, call_kernel, gemm, hemm
+from .blocks import block_start, column, update_width
+from .calls import COLUMNS, GEMM, HEMM, INVERSE_BLOCK, INVERTED, OVER, PRODUCT, call_kernel, gemm, hemm
 from .fronts import update_place
 from .memory import move
+from .product import FULL, PLAIN, SYMMETRIC
 from .scalars import is_real, one_of
 
 __all__ = ["below_front", "gather", "inverse_front"]
 
-_SMALL = 100  # rows of a front up to which our own kernels are used
+_SMALL = 100  # rows of Z22 up to which the simplest kernel is used, for which both triangles are filled
 _TILE = 8
-_MIRRORED = 200  # rows of Z22 up to which filling both triangles, for a general product, is worth it
+_MIRRORED = 200  # the same for complex numbers, and BLAS's general product
+
+
+@function
+def _mirrored(U):
+    """Rows of Z22 up to which both its triangles are filled."""
+    return _SMALL if is_real(U[0]) else _MIRRORED
 
 
 @function
@@ -59,16 +66,8 @@ def gather(F, c, block, A, arena, kept, lane_size, lane):
     j1 = min(j0 + ub, r)
     rel = move(F.relative, begin)
     for j in range(j0, j1):
-        k = j // ub
-        to = move(U, block_start(k, ub, r) + (j - k * ub) * (r - k * ub) - k * ub)
-        q = rel[j]
-        if q < w:
-            k = q // b
-            source = move(A, block_start(k, b, m) + (q - k * b) * (m - k * b) - k * b)
-        else:
-            q -= w
-            k = q // up
-            source = move(V, block_start(k, up, rp) + (q - k * up) * (rp - k * up) - k * up - w)
+        to, q = column(U, j, ub, r), rel[j]
+        source = column(A, q, b, m) if q < w else move(column(V, q - w, up, rp), -w)
         if rel[r - 1] - rel[j] == r - 1 - j:
             source = move(source, rel[j] - j)
             for i in range(j, r):
@@ -76,40 +75,58 @@ def gather(F, c, block, A, arena, kept, lane_size, lane):
         else:
             for i in range(j, r):
                 to[i] = source[rel[i]]
-    if ub == r and r <= _MIRRORED:  # both triangles, for the product below
+    if ub == r and r <= _mirrored(U):
         _mirror(U, r)
 
 
 @function
-def product_rows(U, r, k, Y, ldy, w, out, ldo, add, machine):
-    """Rows of block k of out = [out] - Z22 Y, for Z22 (r x r) in packed blocks."""
-    b = update_width(r)
-    i0 = k * b
-    width = min(b, r - i0)
-    one = one_of(U)
+def _plain(A, lda, y, ldy, m, n, k, add, to, ldo, room, machine):
+    """(m x n) = [itself] - A y, for A (m x k)."""
+    if is_real(A[0]):
+        call_kernel(machine[PRODUCT], (to, ldo, A, lda, PLAIN, y, ldy, m, n, k, add, FULL, room))
+        return
+    one = one_of(A)
     beta = one if add else one - one
-    to = move(out, i0)
-    D = move(U, block_start(k, b, r))
-    if b == r and r <= _SMALL and is_real(U[0]):
-        call_kernel(machine[COLUMNS], (to, ldo, D, r, Y, ldy, 1, r, r, w, add, machine))
-        return
-    if b == r and r <= _MIRRORED:
-        gemm(machine[GEMM], (78, 78, r, w, r, -one, U, r, Y, ldy, beta, to, ldo))
-        return
-    hemm(machine[HEMM], (76, 76, width, w, -one, D, r - i0, move(Y, i0), ldy, beta, to, ldo))
-    rest = r - i0 - width
-    if rest > 0:
-        B, y = move(D, width), move(Y, i0 + width)
-        gemm(machine[GEMM], (67, 78, width, w, rest, -one, B, r - i0, y, ldy, one, to, ldo))
-    for q in range(k):
-        B = move(U, block_start(q, b, r) + i0 - q * b)
-        gemm(
-            machine[GEMM], (78, 78, width, w, b, -one, B, r - q * b, move(Y, q * b), ldy, one, to, ldo)
-        )
+    gemm(machine[GEMM], (78, 78, m, n, k, -one, A, lda, y, ldy, beta, to, ldo))
 
 
 @function
-def inverse_front(F, s, L, X, Y, arena, kept, lane_size, lane, machine):
+def _hermitian(D, ldd, y, ldy, m, n, k, add, to, ldo, room, machine):
+    """The same for the first m rows of a Hermitian matrix (k x k) of whose lower triangle D has the
+    first m columns.
+    """
+    if is_real(D[0]):
+        call_kernel(machine[PRODUCT], (to, ldo, D, ldd, SYMMETRIC, y, ldy, m, n, k, add, FULL, room))
+        return
+    one = one_of(D)
+    beta = one if add else one - one
+    hemm(machine[HEMM], (76, 76, m, n, -one, D, ldd, y, ldy, beta, to, ldo))
+    if k > m:
+        B, y = move(D, m), move(y, m)
+        gemm(machine[GEMM], (67, 78, m, n, k - m, -one, B, ldd, y, ldy, one, to, ldo))
+
+
+@function
+def product_rows(U, r, k, Y, ldy, w, out, ldo, room, machine):
+    """Rows of block k of out = -Z22 Y, for Z22 (r x r) in packed blocks."""
+    b = update_width(r)
+    i0 = k * b
+    width = min(b, r - i0)
+    to, D = move(out, i0), move(U, block_start(k, b, r))
+    if b == r and r <= _mirrored(U):
+        if is_real(U[0]):
+            call_kernel(machine[COLUMNS], (to, ldo, D, r, Y, ldy, 1, r, r, w, False, machine))
+        else:
+            _plain(U, r, Y, ldy, r, w, r, False, to, ldo, room, machine)
+        return
+    _hermitian(D, r - i0, move(Y, i0), ldy, width, w, r - i0, False, to, ldo, room, machine)
+    for q in range(k):
+        B = move(U, block_start(q, b, r) + i0 - q * b)
+        _plain(B, r - q * b, move(Y, q * b), ldy, width, w, b, True, to, ldo, room, machine)
+
+
+@function
+def inverse_front(F, s, L, X, Y, arena, kept, lane_size, lane, room, machine):
     """X, the panel of Z, for a front of one block, Z22 being there. Y is room for r x w numbers."""
     w = F.column[s + 1] - F.column[s]
     r = F.start[s + 1] - F.start[s]
@@ -117,15 +134,15 @@ def inverse_front(F, s, L, X, Y, arena, kept, lane_size, lane, machine):
     A, Z21 = move(L, F.panel[s]), move(X, w)
     call_kernel(machine[INVERTED], (A, m, w, X, m, machine))
     if r > 0:
-        call_kernel(machine[OVER], (move(A, w), m, X, m, w, Y, r, r, machine))
+        call_kernel(machine[OVER], (move(A, w), m, X, m, w, Y, r, r, room, machine))
         U = move(arena, update_place(F, s, kept, lane_size, lane))
         for k in range(-(-r // update_width(r))):
-            product_rows(U, r, k, Y, r, w, Z21, m, False, machine)
-    call_kernel(machine[INVERSE_BLOCK], (X, m, w, Y, r, r, Z21, machine))
+            product_rows(U, r, k, Y, r, w, Z21, m, room, machine)
+    call_kernel(machine[INVERSE_BLOCK], (X, m, w, Y, r, r, Z21, room, machine))
 
 
 @function
-def below_front(F, s, j, i, L, X, Y, arena, kept, lane_size, lane, machine):
+def below_front(F, s, j, i, L, X, Y, arena, kept, lane_size, lane, room, machine):
     """Block of rows i of Z below diagonal block j of a front above all subtrees, whose panel is X.
 
     Blocks of rows are the panel's own blocks after j, then those of Z22. Y has the rows below and the
@@ -134,7 +151,6 @@ def below_front(F, s, j, i, L, X, Y, arena, kept, lane_size, lane, machine):
     w = F.column[s + 1] - F.column[s]
     r = F.start[s + 1] - F.start[s]
     m, b = w + r, F.block[s]
-    one = one_of(L)
     c0 = j * b
     c1 = min(c0 + b, w)
     width = c1 - c0
@@ -149,7 +165,7 @@ def below_front(F, s, j, i, L, X, Y, arena, kept, lane_size, lane, machine):
         i0 = w + k * ub
         height = min(ub, r - k * ub)
         to = move(out, w - c1)
-        product_rows(U, r, k, move(Y, w - c1), ldy, width, to, ldo, False, machine)
+        product_rows(U, r, k, move(Y, w - c1), ldy, width, to, ldo, room, machine)
         to = move(out, i0 - c1)
         last = -(-w // b)
     else:
@@ -157,22 +173,11 @@ def below_front(F, s, j, i, L, X, Y, arena, kept, lane_size, lane, machine):
         i0 = k * b
         height = min(b, w - i0)
         to = move(out, i0 - c1)
-        D = move(X, block_start(k, b, m))
-        zero = one - one
-        hemm(
-            machine[HEMM],
-            (76, 76, height, width, -one, D, m - i0, move(Y, i0 - c1), ldy, zero, to, ldo),
-        )
-        rest = m - i0 - height
-        if rest > 0:
-            B, y = move(D, height), move(Y, i0 + height - c1)
-            gemm(machine[GEMM], (67, 78, height, width, rest, -one, B, m - i0, y, ldy, one, to, ldo))
+        D, y = move(X, block_start(k, b, m)), move(Y, i0 - c1)
+        _hermitian(D, m - i0, y, ldy, height, width, m - i0, False, to, ldo, room, machine)
         last = k
     for q in range(j + 1, last):
         q0 = q * b
         qw = min(b, w - q0)
         B = move(X, block_start(q, b, m) + i0 - q0)
-        gemm(
-            machine[GEMM],
-            (78, 78, height, width, qw, -one, B, m - q0, move(Y, q0 - c1), ldy, one, to, ldo),
-        )
+        _plain(B, m - q0, move(Y, q0 - c1), ldy, height, width, qw, True, to, ldo, room, machine)

@@ -6,8 +6,9 @@ What is kept is W = -L^-1, since the products that others are built on subtract.
 from __future__ import annotations
 
 from ..compiler import Numbers, entry
-from .calls import COLUMNS, GEMM, LAUUM, TRTRI, call_kernel, gemm, lauum, trtri
+from .calls import COLUMNS, GEMM, LAUUM, PRODUCT, TRTRI, call_kernel, gemm, lauum, trtri
 from .memory import move
+from .product import LOWER, PLAIN, TRANSPOSED, TRIANGLE
 from .scalars import is_real, one_of
 from .substitution import subtract_transposed
 
@@ -47,9 +48,23 @@ def inverted(L: Numbers, ldl: int, w: int, W: Numbers, ldw: int, machine):
 
 
 @entry
-def over(A: Numbers, lda: int, W: Numbers, ldw: int, w: int, Y: Numbers, ldy: int, r: int, machine):
-    """Y = A L^-1 = -A W for A (r x w)."""
-    if w + r > _FRONT or not is_real(A[0]):
+def over(
+    A: Numbers,
+    lda: int,
+    W: Numbers,
+    ldw: int,
+    w: int,
+    Y: Numbers,
+    ldy: int,
+    r: int,
+    room: Numbers,
+    machine,
+):
+    """Y = A L^-1 = -A W for A (r x w). `room` is for ROOM numbers (see `strips`), here and below."""
+    if is_real(A[0]) and w + r > _FRONT:
+        call_kernel(machine[PRODUCT], (Y, ldy, A, lda, PLAIN, W, ldw, r, w, w, False, TRIANGLE, room))
+        return 0
+    if not is_real(A[0]):
         one = one_of(A)
         for j in range(0, w, _PIECE):
             width, first = min(_PIECE, w - j), move(W, j * (ldw + 1))
@@ -67,7 +82,9 @@ def over(A: Numbers, lda: int, W: Numbers, ldw: int, w: int, Y: Numbers, ldy: in
 
 
 @entry
-def inverse_block(Z: Numbers, ldz: int, w: int, Y: Numbers, ldy: int, r: int, Z21: Numbers, machine):
+def inverse_block(
+    Z: Numbers, ldz: int, w: int, Y: Numbers, ldy: int, r: int, Z21: Numbers, room: Numbers, machine
+):
     """Lower triangle of Z (w x w) = Z^H Z - Y^H Z21, for a lower triangle Z that `inverted` left there;
     what is above it may be overwritten.
     """
@@ -87,6 +104,11 @@ def inverse_block(Z: Numbers, ldz: int, w: int, Y: Numbers, ldy: int, r: int, Z2
         for j in range(w):
             y = move(Z21, j * ldz)
             subtract_transposed(move(Y, j * ldy), ldy, r, w - j, y, move(Z, j * (ldz + 1)))
+        return 0
+    if is_real(Z[0]):
+        call_kernel(
+            machine[PRODUCT], (Z, ldz, Y, ldy, TRANSPOSED, Z21, ldz, w, w, r, True, LOWER, room)
+        )
         return 0
     for j in range(0, w, _PIECE):
         width = min(_PIECE, w - j)

@@ -10,6 +10,7 @@ from ..compiler import Numbers, entry, function
 from .calls import COLUMNS, STEP, call_kernel
 from .inversion import inverse_block, inverted, over
 from .memory import move
+from .product import product
 from .scalars import is_real
 from .strips import (
     ROOM,
@@ -147,5 +148,5 @@ def panel(A: Numbers, lda: int, m: int, w: int, machine):
 # In the order of their places in `machine`, after BLAS's.
 KERNELS = (
     columns, update, panel, forwards, backwards, times, transposed_times, over, inverse_block,
-    inverted, down, up, front_down, front_up,
+    inverted, down, up, front_down, front_up, product,
 )  # fmt: skip

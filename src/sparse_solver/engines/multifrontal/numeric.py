@@ -121,14 +121,16 @@ class Cholesky:
         arena = scratch.take("arena", a.kept + team * a.lane, dtype)
         own = scratch.take("own", 2 * team * a.roomiest, dtype)
         shared = scratch.take("shared", a.y_room, dtype)
+        rooms = scratch.take("room", team * ROOM, dtype)
         invert = selected_inverse.of(dtype)
 
         def work(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
             room = Z, own, a.roomiest, a.y_place, shared, arena, a.kept, a.lane, mirror, out
-            invert(a.table, graph, self.panels, *room, lane, self._machine, state)
+            invert(a.table, graph, self.panels, *room, lane, rooms, self._machine, state)
 
         run(a.inverse_tasks, work, team, 2 * a.flops)
-        for name, array in (("inverse", Z), ("arena", arena), ("own", own), ("shared", shared)):
+        names = ("inverse", "arena", "own", "shared", "room")
+        for name, array in zip(names, (Z, arena, own, shared, rooms), strict=True):
             scratch.give(name, array)
         return out
 

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from ..compiler import Numbers, entry, function
 from .blocks import block_start, update_width
-from .calls import GEMM, INVERSE_BLOCK, INVERTED, call_kernel, gemm
+from .calls import GEMM, INVERSE_BLOCK, INVERTED, PRODUCT, call_kernel, gemm
 from .calls import OVER as DIVIDE
 from .fronts import unpack
 from .inverse import below_front, gather, inverse_front
 from .inverse_tasks import BELOW, COLLECT, DIAGONAL, GATHER, INVERT, OVER, PIECE, ROWS, SQUARE, SUBTREE
 from .memory import load, move, prefetch
+from .product import LOWER, TRANSPOSED
 from .run import ABORT, draw, finish, tasks_at
-from .scalars import one_of
+from .scalars import is_real, one_of
+from .strips import ROOM
 
 __all__ = ["selected_inverse"]
 
@@ -34,13 +36,13 @@ def _collect(F, s, X, mirror, out):
 
 
 @function
-def _subtree(F, t, L, X, Y, arena, kept, lane_size, lane, mirror, out, machine, state):
+def _subtree(F, t, L, X, Y, arena, kept, lane_size, lane, mirror, out, room, machine, state):
     for s in range(F.bounds[t + 1] - 1, F.bounds[t] - 1, -1):
         if load(state, ABORT) != 0:
             return
         if s > F.bounds[t]:  # the next panel of L comes to the cache meanwhile
             prefetch(move(L, F.panel[s - 1]), min(F.panel[s] - F.panel[s - 1], _AHEAD), 0)
-        inverse_front(F, s, L, X, Y, arena, kept, lane_size, lane, machine)
+        inverse_front(F, s, L, X, Y, arena, kept, lane_size, lane, room, machine)
         _collect(F, s, X, mirror, out)
         # All children at once, before a descendant takes the place of Z22.
         for p in range(F.child_begin[s], F.child_begin[s + 1]):
@@ -51,7 +53,7 @@ def _subtree(F, t, L, X, Y, arena, kept, lane_size, lane, mirror, out, machine, 
 
 
 @function
-def _block(F, kind, s, j, c, L, X, Y, machine):
+def _block(F, kind, s, j, c, L, X, Y, room, machine):
     """A step of block column j of a front above all subtrees, but for the rows below in Z.
 
     Y has the rows below the diagonal block.
@@ -67,14 +69,21 @@ def _block(F, kind, s, j, c, L, X, Y, machine):
         call_kernel(machine[INVERTED], (D, ldl, width, X, ldl, machine))
     elif kind == OVER:
         rows, a = min(ROWS, rest - c), move(D, width + c)
-        call_kernel(machine[DIVIDE], (a, ldl, X, ldl, width, move(Y, c), rest, rows, machine))
+        call_kernel(machine[DIVIDE], (a, ldl, X, ldl, width, move(Y, c), rest, rows, room, machine))
     elif kind == SQUARE:
-        call_kernel(machine[INVERSE_BLOCK], (X, ldl, width, Y, rest, 0, X, machine))
+        call_kernel(machine[INVERSE_BLOCK], (X, ldl, width, Y, rest, 0, X, room, machine))
     elif rest > 0:  # the block's columns from c on less Y^H Z21
         one = one_of(L)
         z, to = move(X, c * ldl + width), move(X, c * (ldl + 1))
         y, columns = move(Y, c * rest), min(PIECE, width - c)
-        gemm(machine[GEMM], (67, 78, width - c, columns, rest, -one, y, rest, z, ldl, one, to, ldl))
+        if is_real(L[0]):
+            rows = width - c
+            call_kernel(
+                machine[PRODUCT],
+                (to, ldl, y, rest, TRANSPOSED, z, ldl, rows, columns, rest, True, LOWER, room),
+            )
+        else:
+            gemm(machine[GEMM], (67, 78, width - c, columns, rest, -one, y, rest, z, ldl, one, to, ldl))
 
 
 @entry
@@ -84,7 +93,7 @@ def selected_inverse(
     L: Numbers,
     Z: Numbers,
     own: Numbers,
-    room: int,
+    size: int,
     place,
     shared: Numbers,
     arena: Numbers,
@@ -93,19 +102,21 @@ def selected_inverse(
     mirror,
     out: Numbers,
     lane: int,
+    rooms: Numbers,
     machine,
     state,
 ):
     """Take part as thread `lane`.
 
-    Z: panels of the fronts above all subtrees, like L; own: for each lane, `room` for a panel of a
+    Z: panels of the fronts above all subtrees, like L; own: for each lane, `size` for a panel of a
     front in a subtree and as much for its Y; shared: for the numbers below a block of each front above,
     at its `place`; mirror and out (nnz,): on A's nonzeros.
 
     In a subtree a panel of Z is needed until it is collected and the children have their part of it, so
     that one place serves for all, and stays in the cache.
     """
-    F, G, X = unpack(table), tasks_at(graph), move(own, 2 * lane * room)
+    F, G, X = unpack(table), tasks_at(graph), move(own, 2 * lane * size)
+    room = move(rooms, lane * ROOM)
     while True:
         task = draw(state, G, machine)
         if task < 0:
@@ -113,15 +124,15 @@ def selected_inverse(
         kind, s = G.what[4 * task], G.what[4 * task + 1]
         j, i = G.what[4 * task + 2], G.what[4 * task + 3]
         if kind == SUBTREE:
-            Y = move(X, room)
-            _subtree(F, s, L, X, Y, arena, kept, lane_size, lane, mirror, out, machine, state)
+            Y = move(X, size)
+            _subtree(F, s, L, X, Y, arena, kept, lane_size, lane, mirror, out, room, machine, state)
         elif kind == GATHER:
             gather(F, s, j, _above(F, F.up[s], Z), arena, kept, lane_size, lane)
         elif kind == COLLECT:
             _collect(F, s, _above(F, s, Z), mirror, out)
         elif kind == BELOW:
             y = move(shared, place[s - F.top])
-            below_front(F, s, j, i, L, _above(F, s, Z), y, arena, kept, lane_size, lane, machine)
+            below_front(F, s, j, i, L, _above(F, s, Z), y, arena, kept, lane_size, lane, room, machine)
         elif INVERT <= kind <= DIAGONAL:
-            _block(F, kind, s, j, i, L, _above(F, s, Z), move(shared, place[s - F.top]), machine)
+            _block(F, kind, s, j, i, L, _above(F, s, Z), move(shared, place[s - F.top]), room, machine)
         finish(state, G, task)

@@ -21,15 +21,15 @@ from .tile import Tile
 from .vectors import I64, Vectors
 
 __all__ = [
-    "ROOM", "below", "corner", "corner_overhang", "four_columns", "overhang", "pack", "packed",
-    "strips", "tall",
+    "ROOM", "below", "copy_vector", "corner", "corner_overhang", "four_columns", "lanes", "overhang",
+    "pack", "packed", "strips", "tall",
 ]  # fmt: skip
 
 ROOM = 24576  # numbers that a thread packs at a time: they stay in its cache
 
 
 @builtin
-def _lane(b, pointer):
+def lanes(b, pointer):
     """Numbers in a vector."""
     vectors = Vectors(b, pointer.type.to)
     return constant(vectors.lanes // vectors.parts)
@@ -42,7 +42,8 @@ def _start(b, C, ldc, A, lda, B, k, height: int):
     C, A, B = (vectors.real_pointer(p.llvm) for p in (C, A, B))
     parts = ir.Constant(I64, vectors.parts)
     ldc, lda = (b.mul(x.llvm, parts) for x in (ldc, lda))
-    kernel.product(A, lda, B, ir.Constant(I64, 1), lda, k.llvm, [None] * height)
+    rows = [b.gep(B, [ir.Constant(I64, j * vectors.parts)]) for j in range(4)]
+    kernel.product(A, lda, rows, lda, k.llvm, [None] * height)
     return C, ldc, kernel
 
 
@@ -90,7 +91,7 @@ _solve_1, _solve_2, _solve_3 = (_solve(height) for height in (1, 2, 3))
 @function
 def overhang(C, rows):
     """How many rows above the given ones strips take."""
-    lane = _lane(C)
+    lane = lanes(C)
     vectors = -(-rows // lane)
     if is_real(C[0]):
         vectors = max(vectors, 2)  # two and three make up any number from two on
@@ -106,7 +107,7 @@ def _pairs(vectors):
 @function
 def strips(C, ldc, A, lda, first, k, rows, add):
     """C (rows x 4) = [C if add] - A B^H for B, the four rows of A from `first` on."""
-    lane, B = _lane(C), move(A, first)
+    lane, B = lanes(C), move(A, first)
     if is_real(C[0]):
         middle = 2 * lane * _pairs(rows // lane)
         for i in range(0, middle, 2 * lane):
@@ -119,18 +120,16 @@ def strips(C, ldc, A, lda, first, k, rows, add):
 
 
 @builtin
-def _copy_3(b, to, given):
-    """Three vectors of real numbers."""
-    vectors = Vectors(b, to.type.to)
-    for v in range(3):
-        offset = ir.Constant(I64, v * vectors.lanes)
-        vectors.store(vectors.load(given.llvm, offset), to.llvm, offset)
+def copy_vector(b, to, given):
+    """A vector of real numbers."""
+    vectors, none = Vectors(b, to.type.to), ir.Constant(I64, 0)
+    vectors.store(vectors.load(given.llvm, none), to.llvm, none)
 
 
 @function
 def tall(C):
     """Rows of a packed strip."""
-    return 3 * _lane(C)
+    return 3 * lanes(C)
 
 
 @function
@@ -143,7 +142,8 @@ def pack(P, A, lda, rows, k):
     for s in range(1 if missing > 0 else 0, (rows + missing) // height):
         a, p = move(A, s * height - missing), move(P, s * height * k)
         for l in range(k):
-            _copy_3(move(p, l * height), move(a, l * lda))
+            for v in range(0, height, lanes(P)):
+                copy_vector(move(p, l * height + v), move(a, l * lda + v))
 
 
 @function
@@ -164,7 +164,7 @@ def packed(C, ldc, P, rows, k, j, add):
 @function
 def corner_overhang(C):
     """How many rows above the four of a diagonal block a vector takes."""
-    return max(_lane(C) - 4, 0)
+    return max(lanes(C) - 4, 0)
 
 
 @function
@@ -174,7 +174,7 @@ def four_columns(C, ldc, A, k, rest, above):
     C and A are in the same panel and have `rest` rows below the diagonal block; `above` is
     their overhang. Returns 0, or 1 + the column whose pivot is not positive.
     """
-    lane = _lane(C)
+    lane = lanes(C)
     if k > 0:
         for i in range(-corner_overhang(C), 4, lane):
             _subtract_1(move(C, i), ldc, move(A, i), ldc, A, k, True)

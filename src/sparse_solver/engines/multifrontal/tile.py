@@ -45,15 +45,15 @@ class Tile:
         self.builder.store(self.vectors.zero, slot)
         return slot
 
-    def product(self, A, lda, B, sj, sk, k, masks):
-        """Accumulate the k steps."""
+    def product(self, A, lda, B, sk, k, masks):
+        """Accumulate the k steps; B has a pointer for each column, which moves on by sk a step."""
         b, vectors = self.builder, self.vectors
         with b.count(k) as step:
             base = b.gep(A, [b.mul(step, lda)])
             a = [vectors.load(base, o, m) for o, m in zip(self.offsets, masks, strict=True)]
             row = b.mul(step, sk)
             for j in range(self.columns):
-                p = b.gep(B, [b.add(row, b.mul(sj, ir.Constant(I64, j * vectors.parts)))])
+                p = b.gep(B[j], [row])
                 for part in range(vectors.parts):
                     bj = vectors.all(b.load(b.gep(p, [ir.Constant(I64, part)])))
                     for v in range(len(a)):
@@ -108,14 +108,15 @@ def _make(columns: int):
             two = ir.Constant(I64, 2)
             ldc, lda, sk, rows = (b.mul(x, two) for x in (ldc, lda, sk, rows))
         full = ir.Constant(I64, _VECTORS * vectors.lanes)
+        rows_of_b = [b.gep(B, [b.mul(sj, ir.Constant(I64, j * vectors.parts))]) for j in range(columns)]
         with b.if_else(b.icmp_signed(">=", rows, full)) as (whole, part):
             with whole:
                 none = [None] * _VECTORS
-                kernel.product(A, lda, B, sj, sk, k, none)
+                kernel.product(A, lda, rows_of_b, sk, k, none)
                 kernel.finish(C, ldc, add, none, rows)
             with part:
                 masks = [vectors.mask(rows, v * vectors.lanes) for v in range(_VECTORS)]
-                kernel.product(A, lda, B, sj, sk, k, masks)
+                kernel.product(A, lda, rows_of_b, sk, k, masks)
                 kernel.finish(C, ldc, add, masks, rows)
 
     tile.__doc__ = f"""C = [C if add] - A B^H for {columns} columns of C and at most a tile of rows.

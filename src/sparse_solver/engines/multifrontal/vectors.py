@@ -5,6 +5,8 @@ A complex number is two real ones side by side; half a vector's lanes are its re
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import llvmlite.binding as llvm
 from llvmlite import ir
 
@@ -81,6 +83,12 @@ class Vectors:
         """Some lanes of a vector, as a narrower one."""
         lanes = ir.Constant(ir.VectorType(_I32, width), list(range(first, first + width)))
         return self.builder.shuffle_vector(value, ir.Constant(value.type, ir.Undefined), lanes)
+
+    def pick(self, low, high, which: Callable[[int], int]):
+        """Lane i is lane which(i) of both vectors, the first's counted before the second's."""
+        order = [which(i) for i in range(self.lanes)]
+        lanes = ir.Constant(ir.VectorType(_I32, self.lanes), order)
+        return self.builder.shuffle_vector(low, high, lanes)
 
     def all(self, scalar, lanes_of=None):
         """A vector with `scalar` in all lanes."""

@@ -171,8 +171,10 @@ def machine_code(program: Program) -> bytes:
     parsed.triple, parsed.data_layout = machine.triple, str(machine.target_data)
     parsed.verify()
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-    # Lists of integers are walked through one by one; trying them by vectors doubles LLVM's time.
-    tuning.loop_vectorization = tuning.loop_unrolling = program.of_numbers
+    # What is worth unrolling is written out (`tile`, `strips`, `wide`), and lists of integers are walked
+    # through one by one: looking for more takes LLVM as long as all the rest.
+    tuning.loop_unrolling = False
+    tuning.loop_vectorization = program.of_numbers
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(parsed, builder)
     return machine.emit_object(parsed)

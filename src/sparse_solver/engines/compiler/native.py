@@ -171,7 +171,7 @@ def machine_code(program: Program) -> bytes:
     parsed.triple, parsed.data_layout = machine.triple, str(machine.target_data)
     parsed.verify()
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
-    # What is worth unrolling is written out (`tile`, `strips`, `wide`), and lists of integers are walked
+    # What is worth unrolling is written out (`tile`, `strips`, `wide`); lists of integers are walked
     # through one by one: looking for more takes LLVM as long as all the rest.
     tuning.loop_unrolling = False
     tuning.loop_vectorization = program.of_numbers

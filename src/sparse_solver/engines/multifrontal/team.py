@@ -20,9 +20,7 @@ __all__ = ["Scratch", "aligned", "run"]
 _NEVER = np.iinfo(np.int64).max
 _KEEP = 160 << 20  # bytes of an array that is kept in any case
 _LINE = 64  # bytes
-_LONG = (
-    2e9  # flops from which the calling thread only waits, so that Ctrl-C is heard: a tenth of a second
-)
+_LONG = 2e9  # flops, a tenth of a second, from which the caller only waits, so that Ctrl-C is heard
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _lock = RLock()  # a finaliser that runs while it is held may come back here
 

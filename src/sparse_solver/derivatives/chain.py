@@ -60,12 +60,10 @@ def known_entries(values: Tensor, token: Tensor, g: Tensor) -> Tensor | None:
     """The same of a matrix, to be read and never written to, for they are the factor's own; without
     derivatives. None where these are wanted, or where general ways are.
     """
-    if torch.is_grad_enabled() or not are_ordinary(g, values):
+    if values.dim() > 1 or torch.is_grad_enabled() or not are_ordinary(g, values):
         return None
     factors = factors_of(token)
-    if values.dim() > 1 or factors is None:
-        return None
-    return torch.from_numpy(chain_numbers(factors[0]))
+    return None if factors is None else torch.from_numpy(chain_numbers(factors[0]))
 
 
 def chain(values: Tensor, Ms: Tensor, token: Tensor, pattern: int, how: str) -> Tensor:

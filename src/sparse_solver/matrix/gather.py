@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .plain import are_ordinary, is_of_the_host, is_ordinary, is_plain, numbers
 from .rule import Rule, directly
-from .threads import WORTH_SHARING, by_parts
+from .threads import by_parts
 
 _is_compiling = torch.compiler.is_compiling
 _compiled: dict[str, Any] = {}  # loops by the dtype's character, from `use_compiled`
@@ -89,8 +89,8 @@ class Slots:
     @property
     def places(self) -> tuple[Any, ...]:
         """(places, triplets, addresses of `incidence` and of `narrow`, these arrays), for compiled
-        calls; where few enough that one thread does. Hold it during a call: two threads that come first
-        at once make the arrays twice, and one set of them goes.
+        calls; fewer than 2^31 of both. Hold it during a call: two threads that come first at once make
+        the arrays twice, and one set of them goes.
         """
         places = self._places
         if places is None:
@@ -196,27 +196,28 @@ class _Gather(Rule):
 
 @directly
 class _Sum(torch.autograd.Function):
-    """`_ScatterSum` of ordinary tensors that one thread passes over, by compiled calls and without what
-    torch does for transforms.
+    """`_ScatterSum` of ordinary tensors, by compiled calls and without what torch does for transforms;
+    by this thread or torch's team.
     """
 
     @staticmethod
-    def forward(ctx: Any, t: Tensor, slots: Slots, calls: Any) -> Tensor:
+    def forward(ctx: Any, t: Tensor, slots: Slots, calls: Any, team: Any) -> Tensor:
         ctx.given = slots, calls
         places, count, pointer, order, _, _held = slots.places
         out = t.new_empty(places)
-        calls.sum(places, count, pointer, order, t.data_ptr(), out.data_ptr())
+        calls.sum(team, places, count, pointer, order, t.data_ptr(), out.data_ptr())
         return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
         slots, calls = ctx.given
-        if torch.is_grad_enabled() or not are_ordinary(g, g) or not g.is_contiguous():
-            return gather(g, slots), None, None
         places, count, _, _, index, _held = slots.places
+        team = calls.team(count)
+        if team is None or torch.is_grad_enabled() or not are_ordinary(g, g) or not g.is_contiguous():
+            return gather(g, slots), None, None, None
         out = g.new_empty(count)
-        calls.take(places, count, index, g.data_ptr(), out.data_ptr())
-        return out, None, None
+        calls.take(team, places, count, index, g.data_ptr(), out.data_ptr())
+        return out, None, None, None
 
 
 _sum = super(torch.autograd.Function, _Sum).apply  # type: ignore[misc]
@@ -233,10 +234,11 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
             zeros = slots.zeros(t.dtype) if zeros is None else zeros
             return zeros.index_add(0, slots.index, t)
         return _index_add(t, slots)
-    few = slots.count < WORTH_SHARING and slots.size < 2**31
-    calls = _calls.get(t.dtype) if few else None
+    calls = _calls.get(t.dtype) if max(slots.count, slots.size) < 2**31 else None
     if calls is not None and t.dim() == 1 and is_ordinary(t) and t.is_contiguous():
-        return _sum(t, slots, calls)
+        team = calls.team(slots.count)
+        if team is not None:
+            return _sum(t, slots, calls, team)
     return _ScatterSum.apply(t, slots)
 
 

@@ -1,9 +1,8 @@
 """torch's own threads, lent for work that is not torch's.
 
 After an operation on many numbers torch's threads, which are OpenMP's, look for the next one for
-milliseconds without a rest. Threads of our own that start meanwhile share the processors with them: a
-step of an optimisation took 1.2 to 1.4 times as long. So where torch's threads can be had, they do the
-work.
+milliseconds without a rest. Threads of our own that start meanwhile share the processors with them, and
+wait for their turn. So where torch's threads can be had, they do the work.
 """
 
 from __future__ import annotations
@@ -20,9 +19,11 @@ from typing import Any
 
 import torch
 
-__all__ = ["on_torchs_threads"]
+__all__ = ["address_of_parallel", "on_torchs_threads", "torchs_threads"]
 
 _Region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+_ident, _team_size = _thread.get_ident, torch.get_num_threads
+_MAIN = threading.main_thread().ident  # children of this process, where it may be another, get no team
 _used = False
 _is_child = False
 
@@ -45,43 +46,55 @@ def _openmp() -> Any:
     return library
 
 
+@lru_cache
+def address_of_parallel() -> int:
+    """Of OpenMP's function that calls another on all threads, where `torchs_threads` are to be had."""
+    return ctypes.cast(_openmp().GOMP_parallel, ctypes.c_void_p).value or 0
+
+
+def torchs_threads(least: int, most: int) -> int:
+    """How many threads torch's team has, which from now on may be used. 0 where they are not to be had:
+    on other threads than the main one, which have teams of their own, in forked children, and where
+    they are fewer than `least`, or so many more than `most` that to ask all takes too long.
+    """
+    global _used
+    team = _team_size()
+    if not least <= team <= most or _is_child or _ident() != _MAIN or _openmp() is None:
+        return 0
+    _used = True
+    return team
+
+
 def on_torchs_threads(work: Callable[[], None], threads: int) -> bool:
     """Call ``work()`` on this thread and, at the same time, on others of torch's team, all of which are
-    asked and some of which may not come. False, and nothing done, where they are not to be had: on
-    other threads than the main one, which have teams of their own, in forked children, and where the
-    team is smaller than `threads`, or so much larger that to ask all takes too long.
+    asked and some of which may not come. False, and nothing done, where there are no `torchs_threads`.
 
     The first error is raised, after all have ended.
     """
-    global _used
-    team = torch.get_num_threads()
-    if not threads <= team <= 2 * threads or _is_child:
-        return False
-    openmp = _openmp()
-    if openmp is None or _thread.get_ident() != threading.main_thread().ident:
+    team = torchs_threads(threads, 2 * threads)
+    if not team:
         return False
     errors: list[BaseException] = []
     came: list[int] = []
 
     def lane(_: Any) -> None:
         try:
-            came.append(_thread.get_ident())
+            came.append(_ident())
             work()
         except BaseException as error:  # raised below, in the caller's thread
             errors.append(error)
 
-    _used = True
-    openmp.GOMP_parallel(_Region(lane), None, team, 0)
+    _openmp().GOMP_parallel(_Region(lane), None, team, 0)
     if errors:
         raise errors[0]
-    if _thread.get_ident() not in came:  # Ctrl-C at the first step of all, which nobody else is told
+    if _ident() not in came:  # Ctrl-C at the first step of all, which nobody else is told
         raise KeyboardInterrupt
     return True
 
 
 def _before_fork() -> None:
     """Let the team go: a child would wait for threads that only its parent has."""
-    if _used and _thread.get_ident() == threading.main_thread().ident:
+    if _used and _ident() == _MAIN:
         _openmp().omp_pause_resource_all(1)
 
 

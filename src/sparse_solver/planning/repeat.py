@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from ..engines import REGISTRY, Declined
-from ..matrix.threads import WORTH_SHARING
 from .conditioning import MARGIN
 from .equations import COMPONENTWISE, NORMWISE, Equations
 from .factored import Factored
@@ -53,7 +52,7 @@ class Repeat:
         assert pattern.unsigned is not None and pattern.mates is not None
         self._held = *pattern.unsigned, pattern.mates
         self._system = eq.n, pattern.nnz, *(a.ctypes.data for a in self._held)
-        self._kind, self.nnz = self._system[2], pattern.nnz
+        self.nnz = pattern.nnz
         self._limits = NORMWISE * eq.eps, COMPONENTWISE * eq.eps
         self._dominance = MARGIN * eq.eps
         self._calls = passes_for(eq.values.dtype).calls
@@ -63,8 +62,10 @@ class Repeat:
 
     def solve(self, slot: _Slot, values: Tensor, b: Tensor) -> tuple[Factored, Tensor] | None:
         """(factor, x) for contiguous values (nnz,) and b (n,), or None where that is not for here."""
-        kept = slot.factored
-        if kept is None or kept.attempt is None or kept.attempt.symbolic is not self.symbolic:
+        kept, team = slot.factored, self._calls.team(self.nnz)
+        if team is None or kept is None or kept.attempt is None:
+            return None
+        if kept.attempt.symbolic is not self.symbolic:
             return None
         slot.factored, mine = None, object()
         eq, alone = kept.equations, _references(mine)
@@ -79,7 +80,7 @@ class Repeat:
             slot.factored = kept
             return None
         facts, system = _Facts(), kept.notes.get("system") or self._table(kept)
-        if not self._calls.prepare(system, self._kind, values.data_ptr(), facts):
+        if not self._calls.prepare(team, system, values.data_ptr(), facts):
             if not self._anew(kept, eq, facts):
                 return None
         slot.factored = kept
@@ -88,7 +89,7 @@ class Repeat:
             x = torch.from_numpy(kept.attempt.numeric.solve(numbers))
         except Declined:
             return kept, torch.from_numpy(kept.solve(numbers))
-        error = self._calls.judge(system, self._kind, x.data_ptr(), b.data_ptr(), *self._limits)
+        error = self._calls.judge(team, system, x.data_ptr(), b.data_ptr(), *self._limits)
         if error < 0:
             return kept, torch.from_numpy(kept.solve(numbers))
         kept.steps, kept.residual = 0, error
@@ -127,9 +128,9 @@ class Repeat:
 
     def adjoint(self, factored: Factored, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """(A_bar (nnz,), b_bar (n,)) for the gradient g of x."""
-        eq, attempt = factored.equations, factored.attempt
+        eq, attempt, team = factored.equations, factored.attempt, self._calls.team(self.nnz)
         assert attempt is not None
-        if eq.mirrored:
+        if eq.mirrored and team is not None:
             system, out = factored.notes.get("system") or self._table(factored), x.new_empty(self.nnz)
             try:
                 y = torch.from_numpy(attempt.numeric.solve(g.detach().numpy(), True))
@@ -137,7 +138,7 @@ class Repeat:
                 pass
             else:
                 vectors = y.data_ptr(), g.data_ptr(), x.data_ptr(), out.data_ptr()
-                error = self._calls.adjoint(system, self._kind, *vectors, *self._limits)
+                error = self._calls.adjoint(team, system, *vectors, *self._limits)
                 if error >= 0:
                     factored.steps, factored.residual = 0, error
                     return out, y
@@ -153,7 +154,6 @@ def repeat_of(factored: Factored, known: Any) -> Repeat | None:
         or attempt.choice.engine != "multifrontal"
         or not eq.mirrored
         or not planner.method.check
-        or len(eq.values) >= WORTH_SHARING
         or not hasattr(passes_for(eq.values.dtype), "calls")
         or eq.pattern.mates is None
     ):

@@ -17,14 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from ...engines.stamps import is_stamped, stamp
+from ...engines.stamps import forget_other_versions, is_stamped, stamp
 from ...matrix.gather import use_compiled
 from . import plain
 
 __all__ = ["consider", "passes_for", "state", "warm_up"]
 
 log = logging.getLogger("sparse_solver")
-_SOURCES = (Path(__file__).with_name("loops.py"),)  # the one file that numba looks at
+_SOURCES = tuple(Path(__file__).with_name(f"{name}.py") for name in ("loops", "calls"))
 _DTYPES = ("float32", "float64")
 _CALL = 5000  # numbers that take as long to pass over as the calls themselves
 _AT_STAKE = {"loaded": 1e6, "on disk": 1e7, "cold": 3e9}  # numbers passed over before it pays
@@ -85,9 +85,12 @@ def warm_up(dtype: str) -> bool:
     found: Any = plain
     try:
         from .compiled import Compiled
+        from .loops import cache_path
     except ImportError:
         log.info("no compiled passes: numba is missing")  # and never considered again
     else:
+        if not is_stamped("passes-*", _SOURCES):
+            forget_other_versions(cache_path())
         found = Compiled(np.dtype(dtype))
         use_compiled(np.dtype(dtype).char, found)
         if before == "cold":

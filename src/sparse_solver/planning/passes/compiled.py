@@ -3,39 +3,51 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+from torch import get_num_threads
 
 from ...matrix import Pattern
-from ...matrix.threads import by_parts
+from ...matrix.openmp import address_of_parallel, torchs_threads
+from ...matrix.threads import WORTH_SHARING, by_parts
 from . import plain
-from .loops import calls_for, compile_for
+from .calls import compile_calls
+from .loops import compile_for
 
 __all__ = ["Calls", "Compiled"]
 
 _NONE = np.empty(0, np.uint32)
+_EACH = 12_000  # numbers that are worth a thread of torch's
 _kept: list = []  # compiled functions live as long as their addresses are called
 
 
-class Calls(NamedTuple):
-    """Loops as Python calls them with addresses; see `loops`."""
+class Calls:
+    """Loops as Python calls them with addresses; see `calls`."""
 
-    prepare: Any
-    judge: Any
-    adjoint: Any
-    sum: Any
-    take: Any
+    def __init__(self, dtype: np.dtype) -> None:
+        kinds: dict[str, Any] = {"int64": ctypes.c_int64, "float64": ctypes.c_double}
+        *found, each = compile_calls(dtype)
+        _kept.extend((*found, each))
+        made = []
+        for f in found:
+            given = [kinds.get(str(a), ctypes.c_void_p) for a in f._sig.args]
+            made.append(ctypes.CFUNCTYPE(kinds[str(f._sig.return_type)], *given)(f.address))
+        self.prepare, self.judge, self.adjoint, self.sum, self.take = made
+        self._alone = (ctypes.c_int64 * 3)(0, 1, 0)
+        self._torchs = (ctypes.c_int64 * 3)(0, 0, each.address)
 
-
-def _calls(dtype: np.dtype) -> Calls:
-    made: list[Any] = []
-    kinds: dict[str, Any] = {"int64": ctypes.c_int64, "float64": ctypes.c_double}
-    for f in calls_for(dtype):
-        _kept.append(f)
-        given = [kinds.get(str(a), ctypes.c_void_p) for a in f._sig.args]
-        made.append(ctypes.CFUNCTYPE(kinds[str(f._sig.return_type)], *given)(f.address))
-    return Calls(*made)
+    def team(self, numbers: int) -> Any:
+        """Who passes over so many numbers, the first that each of these calls is given. None where that
+        is work for several threads, but not for torch's.
+        """
+        if numbers < 2 * _EACH:
+            return self._alone
+        threads = torchs_threads(2, numbers // _EACH)
+        if threads:
+            self._torchs[0], self._torchs[1] = address_of_parallel(), threads  # the main thread's alone
+            return self._torchs
+        return self._alone if numbers < WORTH_SHARING or get_num_threads() == 1 else None
 
 
 class Compiled:
@@ -47,7 +59,7 @@ class Compiled:
         self._sizes, self._residual, self._columns, self._outer, self._mirrored = found[:5]
         self.sum, self.take, self._adjoint = found[5:]
         self._none = np.empty(0, dtype)
-        self.calls = _calls(dtype)
+        self.calls = Calls(dtype)
 
     def sizes(
         self, pattern: Pattern, values: np.ndarray, room: np.ndarray | None = None

@@ -38,8 +38,8 @@ def by_parts(n: int, work: int, do: Callable[[int, int], Any]) -> list[Any]:
 def dot(x: np.ndarray, y: np.ndarray) -> complex:
     """sum_i x_i y_i, by this thread alone.
 
-    NumPy's BLAS shares long products among threads of its own, which then look for more to do for 30 ms
-    without a rest, and hold up whatever else computes.
+    NumPy's BLAS shares long products among threads of its own, which then look for more to do without a
+    rest, and hold up whatever else computes meanwhile.
     """
     parts = range(0, len(x), _PART)
     return sum(np.einsum("i,i->", x[k : k + _PART], y[k : k + _PART]).item() for k in parts)

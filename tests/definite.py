@@ -13,7 +13,7 @@ import torch
 from cases import DTYPES, grid, phases
 
 import sparse_solver as ss
-from sparse_solver.engines import REGISTRY
+from sparse_solver.engines import REGISTRY, Numeric
 
 ENGINE = REGISTRY["multifrontal"]
 needs_engine = pytest.mark.skipif(ENGINE.why_not() is not None, reason=str(ENGINE.why_not()))
@@ -139,3 +139,14 @@ def backward_error(A: ss.SparseMatrix, x, b) -> float:
 def close(got, true, eps: float, factor: float = 1e3) -> bool:
     """Whether the error is at most factor x eps of the largest entry."""
     return bool(np.abs(got - true).max() <= factor * eps * np.abs(true).max())
+
+
+def rhs(A: ss.SparseMatrix, *shape: int) -> np.ndarray:
+    """A random right-hand side."""
+    return torch.randn(A.shape[0], *shape, dtype=A.dtype).numpy()
+
+
+def everything(F: Numeric, b: np.ndarray) -> list[bytes]:
+    """The bits of all that a factor answers."""
+    found = F.solve(b), F.solve(b[:, 0].copy(), True), F.half_solve(b), F.half_solve(b, True)
+    return [a.tobytes() for a in (*found, F.selected_inverse(), np.array(F.slogdet()))]

@@ -92,6 +92,23 @@ def test_parts_are_done_once_each(two, reachable, monkeypatch):
         assert sorted(sum(found, [])) == list(range(n))
 
 
+@pytest.mark.parametrize("reachable", [True, False])
+def test_an_error_in_a_part_is_raised_after_all_have_ended(two, reachable, monkeypatch):
+    if not reachable:
+        monkeypatch.setattr(openmp, "_openmp", lambda: None)
+    ended, meeting = [], threading.Barrier(2)
+
+    def part(start, stop):
+        meeting.wait(20)
+        if start:
+            raise KeyError("of the second part")
+        ended.append(True)
+
+    with pytest.raises(KeyError, match="second"):
+        by_parts(2, 10**6, part)
+    assert ended
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex128])
 @pytest.mark.parametrize("n", [0, 1, 70_000, 200_001])
 def test_products_are_those_of_exact_sums(n, dtype):

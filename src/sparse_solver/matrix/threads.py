@@ -31,29 +31,25 @@ def by_parts(n: int, work: int, do: Callable[[int, int], Any]) -> list[Any]:
         return [do(0, n)]
     bounds = [n * k // parts for k in range(parts + 1)]
     results: list[Any] = []  # in any order
-    counter = itertools.count()
-
-    def take_turns() -> None:
-        while (k := next(counter)) < parts:
-            results.append(do(bounds[k], bounds[k + 1]))
-
-    if not on_torchs_threads(take_turns, parts):
-        share(lambda k: take_turns(), parts, parts)
+    share(lambda k: results.append(do(bounds[k], bounds[k + 1])), parts, parts, torchs=True)
     return results
 
 
 def dot(x: np.ndarray, y: np.ndarray) -> complex:
     """sum_i x_i y_i, by this thread alone.
 
-    NumPy's BLAS shares long products among threads of its own, which then look for more to do for 30 ms
-    without a rest, and hold up whatever else computes.
+    NumPy's BLAS shares long products among threads of its own, which then look for more to do without a
+    rest, and hold up whatever else computes meanwhile.
     """
     parts = range(0, len(x), _PART)
     return sum(np.einsum("i,i->", x[k : k + _PART], y[k : k + _PART]).item() for k in parts)
 
 
-def share(work: Callable[[int], None], count: int, threads: int) -> None:
+def share(work: Callable[[int], None], count: int, threads: int, *, torchs: bool = False) -> None:
     """Call ``work(0) ... work(count - 1)``, each once, over at most `threads` threads.
+
+    With `torchs`, over torch's where they can be had, perhaps a few more than `threads`. That is for
+    short pieces, as Ctrl-C waits for those under way.
 
     `work` must release the GIL for this to pay. The first error is raised, after all have ended; which
     pieces were done then is not defined.
@@ -73,8 +69,17 @@ def share(work: Callable[[int], None], count: int, threads: int) -> None:
         except BaseException as error:  # raised below, in the caller's thread
             errors.append(error)
 
-    def on_its_own(done: _thread.LockType) -> None:
-        take_turns()
+    if not (torchs and on_torchs_threads(take_turns, threads)):
+        _on_our_own(take_turns, threads)
+    if errors:
+        raise errors[0]
+
+
+def _on_our_own(work: Callable[[], None], threads: int) -> None:
+    """Call ``work()``, which raises nothing, on this thread and others started for it."""
+
+    def other(done: _thread.LockType) -> None:
+        work()
         done.release()
 
     running = []
@@ -82,12 +87,10 @@ def share(work: Callable[[int], None], count: int, threads: int) -> None:
         done = _thread.allocate_lock()
         done.acquire()
         try:
-            _thread.start_new_thread(on_its_own, (done,))
+            _thread.start_new_thread(other, (done,))
         except RuntimeError:  # no more threads to be had; this one does the rest
             break
         running.append(done)
-    take_turns()
+    work()
     for done in running:
         done.acquire()
-    if errors:
-        raise errors[0]

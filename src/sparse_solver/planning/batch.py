@@ -26,7 +26,7 @@ from .factored import Factored
 from .lanes import Lanes
 from .planner import Planner
 
-__all__ = ["FAILURES", "BatchFactored", "first_of", "named"]
+__all__ = ["FAILURES", "BatchFactored", "each", "first_of", "named"]
 
 _SIZEABLE = 2000  # unknowns from which the engines' work outweighs the interpreter's, for threads
 FAILURES = (torch.linalg.LinAlgError, NonFiniteError)
@@ -113,19 +113,7 @@ class BatchFactored:
 
     def _each(self, which: list[int], work: Callable[[int], None]) -> dict[int, Exception]:
         """Do something for some items, over threads where they are large; the failures by item."""
-        failed: dict[int, Exception] = {}
-
-        def one(k: int) -> None:
-            item = which[k]
-            try:
-                work(item)
-            except FAILURES as error:
-                failed[item] = named(error, item)
-            except ValueError as error:
-                raise ValueError(f"item {item}: {error}") from error
-
-        share(one, len(which), self.planner.threads if self._sizeable else 1)
-        return failed
+        return each(which, work, self.planner.threads if self._sizeable else 1)
 
     def _planner_of_items(self, items: int) -> Planner:
         """One thread for each of several large items, rather than all for one after the other."""
@@ -255,6 +243,24 @@ class BatchFactored:
             residual=self._residual,
             **facts,  # type: ignore[arg-type]
         )
+
+
+def each(which: Iterable[int], work: Callable[[int], None], threads: int = 1) -> dict[int, Exception]:
+    """``work(item)`` for each of these items; the failures by item."""
+    items = list(which)
+    failed: dict[int, Exception] = {}
+
+    def one(k: int) -> None:
+        item = items[k]
+        try:
+            work(item)
+        except FAILURES as error:
+            failed[item] = named(error, item)
+        except ValueError as error:
+            raise ValueError(f"item {item}: {error}") from error
+
+    share(one, len(items), threads)
+    return failed
 
 
 def named(error: Exception, item: int) -> Exception:

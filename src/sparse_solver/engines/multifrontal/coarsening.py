@@ -13,7 +13,7 @@ from typing import NamedTuple
 from ..compiler import Value, function
 from .memory import move
 
-__all__ = ["Graph", "Levels", "coarsen", "graph_at", "level", "random", "room_for"]
+__all__ = ["Graph", "Levels", "add_link", "coarsen", "graph_at", "level", "random", "room_for"]
 
 MOST_LEVELS = 100
 
@@ -59,6 +59,7 @@ class Levels(NamedTuple):
     where: Value
 
 
+@function
 def room_for(n: int, m: int) -> int:
     """Numbers of a graph with n nodes and m directed edges."""
     return 4 * n + 1 + 2 * m
@@ -74,12 +75,12 @@ def graph_at(numbers, n):
 
 
 @function
-def level(all, k):
+def level(graphs, k):
     """Graph number k."""
-    n = all.where[2 * k]
+    n = graphs.where[2 * k]
     if k == 0:
-        return graph_at(all.first, n)
-    return graph_at(move(all.room, all.where[2 * k + 1]), n)
+        return graph_at(graphs.first, n)
+    return graph_at(move(graphs.room, graphs.where[2 * k + 1]), n)
 
 
 @function
@@ -118,6 +119,20 @@ def _match(g, heaviest, mate, state):
 
 
 @function
+def add_link(g, first, at, to, tie, place):
+    """Tie a node, whose links are those from `first` up to `at`, to node `to`; where they end then.
+
+    place[j], if not before `first`, is where the link to node j stands.
+    """
+    if place[to] >= first:
+        g.links[2 * place[to] + 1] += tie
+        return at
+    place[to] = at
+    g.links[2 * at], g.links[2 * at + 1] = to, tie
+    return at + 1
+
+
+@function
 def _contract(g, mate, coarse, place):
     """Fill in `coarse`, the graph of the pairs; the number of its edges."""
     for i in range(coarse.n):
@@ -133,35 +148,28 @@ def _contract(g, mate, coarse, place):
             u = i if twice == 0 else mate[i]
             for t in range(g.starts[u], g.starts[u + 1]):
                 j, tie = g.onto[g.links[2 * t]], g.links[2 * t + 1]
-                if j == c:
-                    continue
-                if place[j] >= first:
-                    coarse.links[2 * place[j] + 1] += tie
-                else:
-                    place[j] = at
-                    coarse.links[2 * at] = j
-                    coarse.links[2 * at + 1] = tie
-                    at += 1
+                if j != c:
+                    at = add_link(coarse, first, at, j, tie, place)
     coarse.starts[coarse.n] = at
     return at
 
 
 @function
-def coarsen(all, goal, heaviest, work, state):
+def coarsen(graphs, goal, heaviest, work, state):
     """Add coarser graphs until one has no more than `goal` nodes; its number.
 
     No node comes to weigh more than `heaviest`.
     """
     k = 0
     while k + 1 < MOST_LEVELS:
-        g = level(all, k)
+        g = level(graphs, k)
         if g.n <= goal:
             break
         count = _match(g, heaviest, work, state)
-        begin = 0 if k == 0 else all.where[2 * k + 1] + 4 * g.n + 1 + 2 * g.starts[g.n]
-        if 10 * count > 9 * g.n or begin + 4 * count + 1 + 2 * g.starts[g.n] > all.size:
+        begin = 0 if k == 0 else graphs.where[2 * k + 1] + room_for(g.n, g.starts[g.n])
+        if 10 * count > 9 * g.n or begin + room_for(count, g.starts[g.n]) > graphs.size:
             break
         k += 1
-        all.where[2 * k], all.where[2 * k + 1] = count, begin
-        _contract(g, work, level(all, k), move(work, g.n))
+        graphs.where[2 * k], graphs.where[2 * k + 1] = count, begin
+        _contract(g, work, level(graphs, k), move(work, g.n))
     return k

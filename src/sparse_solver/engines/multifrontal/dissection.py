@@ -113,7 +113,7 @@ class Dissection:
 
 
 def _take(left: list[np.ndarray], size: int) -> np.ndarray:
-    """Room that another part left, if that is enough: fresh pages would take a third of the time."""
+    """Room that another part left, if that is enough: the system takes its time over fresh pages."""
     try:
         room = left.pop()
     except IndexError:

@@ -51,12 +51,12 @@ def _guess(g, sums, best, work, state):
 
 
 @function
-def _refine(all, k, sums, work):
+def _refine(graphs, k, sums, work):
     """Carry the separator of graph k over to the finer ones."""
     while k > 0:
-        coarse = level(all, k)
+        coarse = level(graphs, k)
         k -= 1
-        g = level(all, k)
+        g = level(graphs, k)
         for v in range(g.n):
             g.side[v] = coarse.side[g.onto[v]]
         improve(g, sums, work)
@@ -70,13 +70,13 @@ def separate(n: int, seed: int, first, room, size: int, work):
     work = move(best, n)
     state[0] = seed
     where[0] = n
-    all = Levels(first, room, size, where)  # type: ignore[arg-type]
+    graphs = Levels(first, room, size, where)  # type: ignore[arg-type]
     g, total = graph_at(first, n), 0
     for v in range(n):
         total += g.weights[v]
-    bottom = coarsen(all, _COARSEST, max(1, 3 * total // (2 * _COARSEST)), work, state)
-    _guess(level(all, bottom), sums, best, work, state)
-    _refine(all, bottom, sums, work)
+    bottom = coarsen(graphs, _COARSEST, max(1, 3 * total // (2 * _COARSEST)), work, state)
+    _guess(level(graphs, bottom), sums, best, work, state)
+    _refine(graphs, bottom, sums, work)
     least = cost(sums)
     _remember(g, best)
     if by_layers(g, sums, work, state):

@@ -34,6 +34,12 @@ class _Heap(NamedTuple):
 
 
 @function
+def _put(h, k, v):
+    h.nodes[k] = v
+    h.place[v] = k
+
+
+@function
 def _rise(h, k):
     v = h.nodes[k]
     while k > 0:
@@ -41,11 +47,9 @@ def _rise(h, k):
         u = h.nodes[parent]
         if h.gain[u] >= h.gain[v]:
             break
-        h.nodes[k] = u
-        h.place[u] = k
+        _put(h, k, u)
         k = parent
-    h.nodes[k] = v
-    h.place[v] = k
+    _put(h, k, v)
 
 
 @function
@@ -71,11 +75,9 @@ def _pop(h):
             u = h.nodes[child]
             if h.gain[v] >= h.gain[u]:
                 break
-            h.nodes[k] = u
-            h.place[u] = k
+            _put(h, k, u)
             k = child
-        h.nodes[k] = v
-        h.place[v] = k
+        _put(h, k, v)
     return first
 
 

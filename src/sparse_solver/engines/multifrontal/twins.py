@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..compiler import entry, function
-from .coarsening import graph_at, room_for
+from .coarsening import add_link, graph_at, room_for
 from .elimination import ints
 
 __all__ = ["compressed"]
@@ -87,13 +87,7 @@ def _merge(n: int, count: int, starts, neighbours, onto, graph, place):
         g.starts[c] = at
         for t in range(starts[i], starts[i + 1]):
             d = onto[neighbours[t]]
-            if d == c:
-                continue
-            if place[d] >= first:
-                g.links[2 * place[d] + 1] += 1
-            else:
-                place[d] = at
-                g.links[2 * at], g.links[2 * at + 1] = d, 1
-                at += 1
+            if d != c:
+                at = add_link(g, first, at, d, 1, place)
     g.starts[count] = at
     return at

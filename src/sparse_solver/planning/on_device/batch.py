@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...engines import Declined
 from ...info import Info
-from ..batch import FAILURES, first_of, named
+from ..batch import FAILURES, each, first_of
 from .equations import TensorEquations, read
 from .lone import Lone, Pending, refined
 from .planner import Attempt, DevicePlanner
@@ -114,20 +114,9 @@ class DeviceBatch:
         def make(item: int) -> None:
             self._items[item] = Lone(self.planner, self.values[item : item + 1].clone())
 
-        self.errors |= self._each(which, make)
+        self.errors |= each(which, make)
         if self.errors and not self.tolerant:
             raise first_of(self.errors)
-
-    def _each(self, which: Iterable[int], work: Callable[[int], None]) -> dict[int, Exception]:
-        failed: dict[int, Exception] = {}
-        for item in which:
-            try:
-                work(item)
-            except FAILURES as error:
-                failed[item] = named(error, item)
-            except ValueError as error:
-                raise ValueError(f"item {item}: {error}") from error
-        return failed
 
     def solve(self, b: Tensor, transposed: bool = False, index: np.ndarray | None = None) -> Tensor:
         """x with A_i x_i = b_i, or A_i^T x_i = b_i, for b (items, n, k); or as many b as `index` has
@@ -173,7 +162,7 @@ class DeviceBatch:
                     self._items[item] = Lone(self.planner, self.values[item : item + 1].clone())
                 x[item] = self._items[item].solve(b[item : item + 1], transposed)[0]
 
-        failed = self._each(left, one)
+        failed = each(left, one)
         if failed and not self.recording:
             raise first_of(failed)
         self.errors |= failed

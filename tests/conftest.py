@@ -88,8 +88,8 @@ class Counts:
 
 @pytest.fixture
 def counts(monkeypatch, clean) -> Counts:
-    """Wraps ``analyze``, ``factorize`` and ``Numeric.solve`` of every engine adapter, and compiled
-    steps; a batch in lanes counts as that many factorisations.
+    """Wraps ``analyze``, ``factorize``, and ``solve`` and ``solve_into`` of the ``Numeric`` of every engine
+    adapter, and compiled steps; a batch in lanes counts as that many factorisations.
     """
     from sparse_solver.engines import REGISTRY
     from sparse_solver.engines.batched import BatchNumeric, ready
@@ -121,7 +121,8 @@ def counts(monkeypatch, clean) -> Counts:
         seen._numerics.append(weakref.ref(numeric))
         if type(numeric) not in wrapped:
             wrapped.add(type(numeric))
-            wrap(type(numeric), "solve", solved)
+            for name in ("solve", "solve_into"):
+                wrap(type(numeric), name, solved)
 
     def solved(x) -> None:
         seen.solves += 1

@@ -20,7 +20,7 @@ from ..matrix.plain import are_ordinary
 from ..matrix.rule import directly
 from ..planning import Direct, Step, cache, on_device, renewed, touch
 from .solve import adjoint
-from .token import factors_of, token_of
+from .token import refuse_traces, token_of, token_of_nothing
 
 __all__ = ["quick"]
 
@@ -99,33 +99,39 @@ class _Step(torch.autograd.Function):
 
 @directly
 class _Known(torch.autograd.Function):
-    """By any engine, on a slot that is known."""
+    """By any engine, on a slot that is known. The factor is held by a tensor of no elements, which is
+    saved as others are; made anew from saved numbers it holds none.
+    """
 
     @staticmethod
     def forward(ctx, values, b, slot):  # type: ignore[no-untyped-def]
+        refuse_traces()
         ctx.planner, ctx.step = slot.planner, slot.step
-        step = ctx.step
+        step, holder = ctx.step, b.new_empty(0)
         found = None if step is None else step.solve(slot, values, b)
         if found is None:
             factored = renewed(slot, values.detach().numpy())
             x = torch.from_numpy(factored.solve(b.detach().numpy()))
         else:
             factored, x = found
-        ctx.to_save = values, x, token_of([factored], ())
+        holder.factored = factored
+        ctx.to_save = values, x, holder
         return x
 
     @staticmethod
     def backward(ctx, g):  # type: ignore[no-untyped-def]
-        values, x, token = ctx.saved_tensors
-        factors, wanted = factors_of(token), ctx.needs_input_grad[0]
+        values, x, holder = ctx.saved_tensors
+        wanted = ctx.needs_input_grad[0]
+        factored = getattr(holder, "factored", None)  # hooks on what was saved may have copied it
         ordinary = not torch.is_grad_enabled() and are_ordinary(g, x) and not g.is_complex()
-        if wanted and ordinary and factors:  # hooks on what was saved may have copied the token
+        if wanted and ordinary and factored is not None:
             if ctx.step is not None and g.is_contiguous() and x.is_contiguous():
-                return *ctx.step.adjoint(factors[0], g, x), None
-            y, A_bar = factors[0].adjoint(g.detach().numpy(), x.detach().numpy(), False)
+                return *ctx.step.adjoint(factored, g, x), None
+            y, A_bar = factored.adjoint(g.detach().numpy(), x.detach().numpy(), False)
             return torch.from_numpy(A_bar), torch.from_numpy(y), None
         planner = ctx.planner
         P = planner.pattern
+        token = token_of([factored], ()) if factored is not None else token_of_nothing()
         system = P.rows, P.cols, P.handle, planner.assume + planner.method.key, False
         return *adjoint(g, values, x, token, *system, wanted), None
 

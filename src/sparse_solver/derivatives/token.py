@@ -18,13 +18,21 @@ from torch import Tensor
 from ..planning import BatchFactored, Factored
 from ..planning.on_device import DeviceBatch, Lone
 
-__all__ = ["batch_of", "factors_of", "there_of", "token_of", "token_there"]
+__all__ = [
+    "batch_of",
+    "factors_of",
+    "refuse_traces",
+    "there_of",
+    "token_of",
+    "token_of_nothing",
+    "token_there",
+]
 
 _ZERO = np.zeros((), np.int64)
 _traced = torch._C._get_tracing_state
 
 
-def _refuse_traces() -> None:
+def refuse_traces() -> None:
     """A recorded token would be a constant: the factor of the values traced, for all others."""
     if _traced() is not None:
         raise RuntimeError(
@@ -35,7 +43,7 @@ def _refuse_traces() -> None:
 
 def token_of(factors: list[Factored] | BatchFactored, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """A token of this shape that owns `factors`, one per element."""
-    _refuse_traces()
+    refuse_traces()
     if shape:
         token = torch.from_numpy(np.arange(len(factors), dtype=np.int64).reshape(shape))
     else:
@@ -44,9 +52,14 @@ def token_of(factors: list[Factored] | BatchFactored, shape: tuple[int, ...] | t
     return token
 
 
+def token_of_nothing() -> Tensor:
+    """A token that owns no factor."""
+    return torch.from_numpy(_ZERO.copy())
+
+
 def token_there(factor: Lone | DeviceBatch, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """A token of this shape that owns factors on a device, out of sight for the functions below."""
-    _refuse_traces()
+    refuse_traces()
     token = torch.arange(max(1, math.prod(shape)), device="cpu").reshape(shape)
     token.untyped_storage()._sparse_solver_there = factor  # type: ignore[attr-defined]
     return token

@@ -52,7 +52,7 @@ class Repeat:
         assert pattern.unsigned is not None and pattern.mates is not None
         self._held = *pattern.unsigned, pattern.mates
         self._system = eq.n, pattern.nnz, *(a.ctypes.data for a in self._held)
-        self.nnz = pattern.nnz
+        self.n, self.nnz = eq.n, pattern.nnz
         self._limits = NORMWISE * eq.eps, COMPONENTWISE * eq.eps
         self._dominance = MARGIN * eq.eps
         self._calls = passes_for(eq.values.dtype).calls
@@ -80,13 +80,15 @@ class Repeat:
             slot.factored = kept
             return None
         facts, system = _Facts(), kept.notes.get("system") or self._table(kept)
+        # Made before the engine empties the caches of what makes them.
+        x, numbers = b.new_empty(self.n), b.detach().numpy() if b.requires_grad else b.numpy()
+        out = x.numpy()
         if not self._calls.prepare(team, system, values.data_ptr(), facts):
             if not self._anew(kept, eq, facts):
                 return None
         slot.factored = kept
-        numbers = b.numpy() if not b.requires_grad else b.detach().numpy()
         try:
-            x = torch.from_numpy(kept.attempt.numeric.solve(numbers))
+            kept.attempt.numeric.solve_into(out, numbers)
         except Declined:
             return kept, torch.from_numpy(kept.solve(numbers))
         error = self._calls.judge(team, system, x.data_ptr(), b.data_ptr(), *self._limits)
@@ -131,9 +133,10 @@ class Repeat:
         eq, attempt, team = factored.equations, factored.attempt, self._calls.team(self.nnz)
         assert attempt is not None
         if eq.mirrored and team is not None:
-            system, out = factored.notes.get("system") or self._table(factored), x.new_empty(self.nnz)
+            system = factored.notes.get("system") or self._table(factored)
+            y, out = x.new_empty(self.n), x.new_empty(self.nnz)
             try:
-                y = torch.from_numpy(attempt.numeric.solve(g.detach().numpy(), True))
+                attempt.numeric.solve_into(y.numpy(), g.detach().numpy())
             except Declined:
                 pass
             else:

@@ -34,6 +34,9 @@ class _CholeskyNumeric(Numeric):
             return self.factor.solve(b.conj()).conj()
         return self.factor.solve(b)
 
+    def solve_into(self, out: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return self.factor.solve(b, out)
+
     def half_solve(self, b: np.ndarray, adjoint: bool = False) -> np.ndarray:
         return self.factor.half_solve(b, adjoint)
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-__all__ = ["address_of_parallel", "on_torchs_threads", "torchs_threads"]
+__all__ = ["address_of_parallel", "call_on_torchs_threads", "on_torchs_threads", "torchs_threads"]
 
 _Region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _ident, _team_size = _thread.get_ident, torch.get_num_threads
@@ -63,6 +63,17 @@ def torchs_threads(least: int, most: int) -> int:
         return 0
     _used = True
     return team
+
+
+def call_on_torchs_threads(function: int, task: list[int], threads: int) -> bool:
+    """Call a compiled function, by its address, with the words of a task on all threads of torch's team
+    at the same time. False, and nothing done, where there are no `torchs_threads`.
+    """
+    team = torchs_threads(threads, 2 * threads)
+    if team:
+        words = (ctypes.c_int64 * len(task))(*task)
+        _openmp().GOMP_parallel(_Region(function), ctypes.addressof(words), team, 0)
+    return bool(team)
 
 
 def on_torchs_threads(work: Callable[[], None], threads: int) -> bool:

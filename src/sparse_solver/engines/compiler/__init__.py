@@ -9,10 +9,10 @@ their arithmetic (`arithmetic`), functions (`functions`), and the machine code, 
 from __future__ import annotations
 
 from .functions import Function, builtin, function
-from .native import Entry, Floats, Int32s, Numbers, entry
+from .native import Entry, Floats, Int32s, Lanes, Numbers, entry
 from .types import Pointer, Value
 
 __all__ = [
-    "Entry", "Floats", "Function", "Int32s", "Numbers", "Pointer", "Value", "builtin",
-    "entry", "function",
+    "Entry", "Floats", "Function", "Int32s", "Lanes", "Numbers", "Pointer", "Value",
+    "builtin", "entry", "function",
 ]  # fmt: skip

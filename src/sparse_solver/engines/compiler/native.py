@@ -19,7 +19,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import llvmlite
 import llvmlite.binding as llvm
@@ -38,7 +38,7 @@ Int32s: TypeAlias = Any  # annotations of parameters, for `Entry`; those without
 Floats: TypeAlias = Any
 Numbers: TypeAlias = Any
 _ARRAYS = {"Ints": np.int64, "Int32s": np.int32, "Floats": np.float64}  # beside Numbers
-_WORD = INT.parts[0]
+_WORD, _LANES = INT.parts[0], ".lanes"
 _lock = RLock()  # a finaliser that runs while it is held may come back here
 
 if hasattr(os, "register_at_fork"):
@@ -48,6 +48,28 @@ if hasattr(os, "register_at_fork"):
         _lock = RLock()
 
     os.register_at_fork(after_in_child=_new_lock)
+
+
+class Lanes(NamedTuple):
+    """An entry that several threads call at once, each with a lane of its own.
+
+    Attributes
+    ----------
+    words : callable
+        Makes words of arguments: addresses of arrays, which must live on, and numbers.
+    code : callable
+        The function of these words.
+    place : int
+        Of the lane among them.
+    everyone : int
+        The address of a function of a task: the next lane, how many there are, words. It calls `code`
+        with the next lane, unless all are taken.
+    """
+
+    words: Callable[[tuple[Any, ...]], list[int]]
+    code: Callable[..., int]
+    place: int
+    everyone: int
 
 
 class Entry(Function):
@@ -65,13 +87,26 @@ class Entry(Function):
     @lru_cache  # noqa: B019  entries live as long as their module
     def of(self, dtype: np.dtype | None) -> Callable[..., int]:
         """The function for this element type."""
+        code, words = self._code(dtype), self._words(dtype)
+        return lambda *args: code(*words(args))
+
+    @lru_cache  # noqa: B019
+    def by_lanes(self, dtype: np.dtype | None) -> Lanes:
+        """The function for this element type, for threads that differ in the number called `lane`."""
+        everyone = self.address(dtype, _LANES)
+        return Lanes(self._words(dtype), self._code(dtype), self.names.index("lane"), everyone)
+
+    def _code(self, dtype: np.dtype | None) -> Callable[..., int]:
+        kinds = [ctypes.c_int64] * len(self.names)
+        return ctypes.CFUNCTYPE(ctypes.c_int64, *kinds)(self.address(dtype))
+
+    def _words(self, dtype: np.dtype | None) -> Callable[[tuple[Any, ...]], list[int]]:
+        """What makes words of arguments: addresses of arrays, which must live on, and numbers."""
         elements = [_element(name, dtype) for name in self.parameters]
-        kinds = [ctypes.c_int64 if e is None else ctypes.c_void_p for e in elements]
-        code = ctypes.CFUNCTYPE(ctypes.c_int64, *kinds)(self.address(dtype))
         arrays = [(k, e) for k, e in enumerate(elements) if e is not None]
         address, first = ctypes.addressof, ctypes.c_char.from_buffer
 
-        def call(*args: Any) -> int:
+        def words(args: tuple[Any, ...]) -> list[int]:
             if len(args) != len(elements):
                 raise TypeError(f"{self.__name__} takes {len(elements)} arguments, not {len(args)}")
             given = list(args)
@@ -85,9 +120,14 @@ class Entry(Function):
                     if not array.flags.c_contiguous:
                         raise TypeError(f"{self.__name__} takes contiguous arrays") from None
                     given[k] = array.ctypes.data
-            return code(*given)
+            return given
 
-        return call
+        return words
+
+    @property
+    def names(self) -> list[str]:
+        """Of the parameters."""
+        return [a.arg for a in self.tree.args.args]
 
     @property
     def parameters(self) -> list[str]:
@@ -95,11 +135,11 @@ class Entry(Function):
         given = (a.annotation for a in self.tree.args.args)
         return ["Ints" if annotation is None else ast.unparse(annotation) for annotation in given]
 
-    def address(self, dtype: np.dtype | None) -> int:
+    def address(self, dtype: np.dtype | None, which: str = "") -> int:
         """Where its code begins, for this element type."""
         with _lock:
             _load(self.__module__, dtype)
-            return _engine().get_function_address(_symbol(self, dtype))
+            return _engine().get_function_address(_symbol(self, dtype) + which)
 
 
 def entry(python: Callable) -> Entry:
@@ -162,6 +202,29 @@ def _export(program: Program, f: Entry, dtype: np.dtype | None) -> None:
     if result not in (None, INT):
         raise TypeError(f"{f.__name__} must return an integer or nothing, not {result.name}")
     builder.ret(ir.Constant(_WORD, 0) if result is None else found)
+    if "lane" in f.names:
+        outer.attributes.add("noinline")
+        _export_lanes(program, outer, f.names.index("lane"))
+
+
+def _export_lanes(program: Program, code: ir.Function, place: int) -> None:
+    """`Lanes.everyone` of this code."""
+    kind = ir.FunctionType(ir.VoidType(), [_WORD.as_pointer()])
+    everyone = ir.Function(program.module, kind, code.name + _LANES)
+    builder = ir.IRBuilder(everyone.append_basic_block())
+    task = everyone.args[0]
+
+    def word(k: int) -> Any:
+        return builder.load(builder.gep(task, [ir.Constant(_WORD, k)]))
+
+    lane = builder.atomic_rmw("add", task, ir.Constant(_WORD, 1), "monotonic")
+    with builder.if_then(builder.icmp_signed("<", lane, word(1))):
+        given = [lane if k == place else word(2 + k) for k in range(len(code.args))]
+        for k, parameter in enumerate(code.args):
+            if isinstance(parameter.type, ir.PointerType):
+                given[k] = builder.inttoptr(given[k], parameter.type)
+        builder.call(code, given)
+    builder.ret_void()
 
 
 def machine_code(program: Program) -> bytes:

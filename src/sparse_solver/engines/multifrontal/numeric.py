@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
@@ -56,13 +58,12 @@ class Cholesky:
         team = self._team(a.flops, a.factor_tasks)
         arena = scratch.take("arena", a.kept + team * a.lane, dtype)
         room = scratch.take("room", team * ROOM, dtype)
-        factor = factorize.of(dtype)
 
-        def work(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
-            places = arena, a.kept, a.lane, lane, room
-            factor(a.table, graph, values, self.panels, *places, self._machine, state)
+        def given(graph: np.ndarray, state: np.ndarray) -> tuple[Any, ...]:
+            places = arena, a.kept, a.lane, 0, room
+            return a.table, graph, values, self.panels, *places, self._machine, state
 
-        column = run(a.factor_tasks, work, team, a.flops)
+        column = run(a.factor_tasks, factorize.by_lanes(dtype), given, team, a.flops)
         scratch.give("arena", arena)
         scratch.give("room", room)
         self.bad = None if column is None else int(a.fronts.order[column])
@@ -101,13 +102,12 @@ class Cholesky:
         team, height = self._team(flops, graph), a.tallest * width
         X = scratch.take("X", a.extended * width, dtype)
         buffers = scratch.take("buffers", team * height, dtype)
-        sweep = substitute.of(dtype)
 
-        def work(lane: int, table: np.ndarray, state: np.ndarray) -> None:
+        def given(table: np.ndarray, state: np.ndarray) -> tuple[Any, ...]:
             vectors = b, stride, int(down), X, out, stride, buffers, height, k, width
-            sweep(a.table, table, self.panels, *vectors, lane, self._machine, state)
+            return a.table, table, self.panels, *vectors, 0, self._machine, state
 
-        run(graph, work, team, flops)
+        run(graph, substitute.by_lanes(dtype), given, team, flops)
         if not up:
             n = a.fronts.n
             rows = X[: n * width].reshape(n, width)
@@ -125,13 +125,12 @@ class Cholesky:
         own = scratch.take("own", 2 * team * a.roomiest, dtype)
         shared = scratch.take("shared", a.y_room, dtype)
         rooms = scratch.take("room", team * ROOM, dtype)
-        invert = selected_inverse.of(dtype)
 
-        def work(lane: int, graph: np.ndarray, state: np.ndarray) -> None:
+        def given(graph: np.ndarray, state: np.ndarray) -> tuple[Any, ...]:
             room = Z, own, a.roomiest, a.y_place, shared, arena, a.kept, a.lane, mirror, out
-            invert(a.table, graph, self.panels, *room, lane, rooms, self._machine, state)
+            return a.table, graph, self.panels, *room, 0, rooms, self._machine, state
 
-        run(a.inverse_tasks, work, team, 2 * a.flops)
+        run(a.inverse_tasks, selected_inverse.by_lanes(dtype), given, team, 2 * a.flops)
         names = ("inverse", "arena", "own", "shared", "room")
         for name, array in zip(names, (Z, arena, own, shared, rooms), strict=True):
             scratch.give(name, array)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -11,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ...matrix.openmp import on_torchs_threads
+from ...matrix.openmp import call_on_torchs_threads
+from ..compiler import Lanes
 from .machine import one_thread
 from .run import ABORT, BAD, STATE, TAIL, Graph
 
@@ -44,8 +44,10 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)
 
 
-def run(graph: Graph, work: Callable[..., None], threads: int, flops: float) -> int | None:
-    """Run a graph of tasks: ``work(lane, table, state)`` on each of `threads`.
+def run(
+    graph: Graph, work: Lanes, given: Callable[..., tuple[Any, ...]], threads: int, flops: float
+) -> int | None:
+    """Run a graph of tasks: `work` on each of `threads`, with the arguments ``given(table, state)``.
 
     Returns the first column whose pivot failed, or None.
     """
@@ -58,31 +60,26 @@ def run(graph: Graph, work: Callable[..., None], threads: int, flops: float) -> 
     state[STATE : STATE + len(ready)] = ready
     state[TAIL] = len(ready)
 
-    def part(lane: int, held: tuple = (graph, before)) -> None:  # what `table` points into
-        work(lane, table, state)
-
+    held = given(table, state)
     with one_thread():
-        _take_part(part, threads, flops < _LONG, state)
+        _take_part(work, work.words(held), threads, flops < _LONG, state)
+    del held, before  # which words and the table point into
     return None if state[BAD] == _NEVER else int(state[BAD])
 
 
-def _take_part(part: Callable[[int], None], threads: int, here: bool, state: np.ndarray) -> None:
-    """Call ``part(lane)`` for up to `threads` lanes at the same time. This thread takes part if `here`,
-    else it waits.
+def _take_part(work: Lanes, words: list[int], threads: int, here: bool, state: np.ndarray) -> None:
+    """Call `work` for up to `threads` lanes at the same time. This thread takes part if `here`, else it
+    waits.
     """
-    lanes = itertools.count()
-
-    def lane() -> None:
-        try:
-            if (k := next(lanes)) < threads:
-                part(k)
-        except BaseException:
-            state[ABORT] = 1
-            raise
-
     # torch's look for work for so short a time that long runs need not mind.
-    if here and threads > 1 and on_torchs_threads(lane, threads):
+    if here and threads > 1 and call_on_torchs_threads(work.everyone, [0, threads, *words], threads):
         return
+
+    def part(lane: int) -> None:
+        own = words.copy()
+        own[work.place] = lane
+        work.code(*own)
+
     others: list[Future] = []
     try:
         for k in range(int(here), threads):

@@ -39,8 +39,7 @@ class Work:
 
 # The own Cholesky: flops per unknown up to which a pattern must come back so many times before
 # analysing it once more pays, and flops that must be at stake before its code is loaded or compiled.
-# Where they are the most, rslab would order once more, too, and for longer.
-_RETURNS = ((3e4, 3), (1e5, 2), (float("inf"), 1))
+_RETURNS = ((3e4, 3), (2e5, 2), (float("inf"), 1))
 _AT_STAKE = {"loaded": 2e6, "cached": 1.5e9}
 _COLD = 6e10  # of work already done: what the other engines take as long for as the compiler does
 _WORTH_COMPILING = 20_000  # unknowns from which entries of the inverse by other means take seconds

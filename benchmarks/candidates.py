@@ -122,9 +122,12 @@ class Rslab:
         """Order and plan."""
         M = self.matrix
         if self.adapter:
-            arguments = M.pattern, "ldlt", M.values[0], self.threads
-            seconds, symbolic = _timed(REGISTRY["rslab"].analyze, *arguments)
-            handle = symbolic.handle
+            engine, values = REGISTRY["rslab"], M.values[0]
+            before, symbolic = _timed(engine.analyze, M.pattern, "ldlt", values, self.threads)
+            after = 0.0
+            if symbolic.provisional:
+                after, symbolic = _timed(engine.improved, symbolic, values, self.threads)
+            seconds, handle = before + after, symbolic.handle
         else:
             from rslab import _rslab
 

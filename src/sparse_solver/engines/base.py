@@ -60,6 +60,7 @@ class Symbolic:
         Which of the pattern's nonzeros the library wants, in its order; None for all, as they are.
     nnz_factor, flops : predicted size and work of a factorisation, where known
     seconds : wall-clock time of the analysis
+    provisional : whether it tells the work, but `Engine.improved` is to be asked before it factors
     process : the process that made it; handles may not survive a fork
     """
 
@@ -70,6 +71,7 @@ class Symbolic:
     nnz_factor: int | None
     flops: float | None
     seconds: float
+    provisional: bool = False
     process: int = field(default_factory=os.getpid)
 
 
@@ -157,8 +159,12 @@ class Engine(ABC):
     @abstractmethod
     def analyze(self, pattern: Pattern, path: str, values: Any, threads: int) -> Symbolic:
         """Order and plan. `values` (nnz,), an array (or see `tensors`), may be looked at by libraries
-        that match by size.
+        that match by size. May be `provisional`: what else takes time is left until it is to factor.
         """
+
+    def improved(self, symbolic: Symbolic, values: Any, threads: int) -> Symbolic:
+        """The analysis to factor with, in place of a provisional one; `Declined` if there is none."""
+        return symbolic
 
     @abstractmethod
     def factorize(

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,29 @@ class Rslab(Engine):
         return self._module
 
     def analyze(self, pattern: Pattern, path: str, values: np.ndarray, threads: int) -> Symbolic:
+        """By minimum fill; provisional where nested dissection may leave less work. That takes twice as
+        long again, and as much memory: in vain, should another engine factor.
+        """
+        ordering = {} if path == "klu" else {"ordering": "amf", "nemin": 8}
+        symbolic = self._analysis(pattern, path, values, threads, ordering)
+        assert symbolic.flops is not None
+        heavy = symbolic.flops > max(_HEAVY, _HEAVY_PER_UNKNOWN * pattern.shape[0])
+        return replace(symbolic, provisional=heavy and path != "klu")
+
+    def improved(self, symbolic: Symbolic, values: np.ndarray, threads: int) -> Symbolic:
+        """The better of it and of nested dissection. Half the time of the library's own race of
+        orderings, which tries all of them, for the same fill.
+        """
+        if symbolic.process != os.getpid():
+            raise Declined(_FORKED)
+        pattern, path = symbolic.pattern, symbolic.path
+        other = self._analysis(pattern, path, values, threads, {"ordering": "metis"})
+        better = min(symbolic, other, key=lambda s: s.flops or 0.0)
+        return replace(better, seconds=symbolic.seconds + other.seconds, provisional=False)
+
+    def _analysis(
+        self, pattern: Pattern, path: str, values: np.ndarray, threads: int, options: dict[str, Any]
+    ) -> Symbolic:
         _rslab = self._load()
         start = time.perf_counter()
         if path == "ldlt":
@@ -193,17 +217,13 @@ class Rslab(Engine):
             analyze = _rslab.analyze_klu if path == "klu" else _rslab.analyze_lu
         data = np.ascontiguousarray(values[take])
         # KLU's threads spin while they wait, which costs more than they gain on fronts this small.
-        options: dict[str, Any] = {"parallel": False} if path == "klu" else {"threads": threads}
+        options |= {"parallel": False} if path == "klu" else {"threads": threads}
         if path == "lu":
             # Pivoting stays inside a front, so the analysis must bring large entries to the diagonal
             # wherever it is weak, not only where it is zero as by default.
             options["matching_negligible_diagonal"] = _WEAK_DIAGONAL
-        structure = pattern.shape[0], indptr, indices, data
         try:
-            if path == "klu":
-                handle = analyze(*structure, **options)
-            else:
-                handle = _order(analyze, structure, options)
+            handle = analyze(pattern.shape[0], indptr, indices, data, **options)
         except RuntimeError as error:
             raise Declined(f"rslab {path}: {error}") from error
         flops = float(handle.estimate_memory()["factor_flops"])
@@ -229,21 +249,6 @@ class Rslab(Engine):
         except RuntimeError as error:
             raise Declined(f"rslab {symbolic.path}: {error}") from error
         return _RslabNumeric(handle, symbolic, time.perf_counter() - start, threads)
-
-
-def _order(analyze: Callable[..., Any], structure: tuple, options: dict[str, Any]) -> Any:
-    """Analyse with minimum fill, and with nested dissection where the work predicted is worth it.
-
-    Half the time of the library's own race of orderings, which tries all of them, for the same fill.
-    """
-    n = structure[0]
-    handle = analyze(*structure, ordering="amf", nemin=8, **options)
-    flops = handle.estimate_memory()["factor_flops"]
-    if flops > max(_HEAVY, _HEAVY_PER_UNKNOWN * n):
-        other = analyze(*structure, ordering="metis", **options)
-        if other.estimate_memory()["factor_flops"] < flops:
-            return other
-    return handle
 
 
 def _on_lasting_thread(load: Callable[[], Any]) -> Any:

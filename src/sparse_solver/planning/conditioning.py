@@ -23,10 +23,11 @@ from functools import lru_cache
 import numpy as np
 
 from ..engines import Numeric
+from ..errors import SingularMatrixError
 from ..matrix.threads import dot
-from .equations import Equations
+from .equations import NORMWISE, Equations
 
-__all__ = ["inverse_norm", "is_dominant", "null_unknown", "probe", "probe_limit", "random_vector"]
+__all__ = ["is_dominant", "is_regular", "null_unknown", "probe", "probe_limit", "random_vector"]
 
 MARGIN = 1e4  # units of eps above which the certificate is trusted over rounding
 _LUCK = 0.25  # eps to this power: how small a share of a null vector the probe may happen to have
@@ -94,7 +95,34 @@ def _scalings(eq: Equations) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     yield r, c
 
 
-def inverse_norm(eq: Equations, numeric: Numeric) -> tuple[float, np.ndarray]:
+def is_regular(eq: Equations, numeric: Numeric) -> bool | None:
+    """True if the condition estimate says regular; None if this factor is too inaccurate to say: it is
+    that of a matrix as far from A as its backward error, and so is the estimate.
+
+    Raises
+    ------
+    SingularMatrixError
+        If it says singular.
+    """
+    rhs = random_vector(eq.n).astype(eq.values.dtype)
+    with np.errstate(all="ignore"):
+        x = numeric.solve(rhs)
+        size = np.abs(x).max()
+        error = np.abs(eq.residual(x, rhs, False)).max() / (eq.norm * size + np.abs(rhs).max())
+    if np.isfinite(size) and not error <= NORMWISE * eq.eps:
+        return None
+    rcond, direction = _rcond(eq, numeric)
+    if rcond >= eq.eps:
+        return True if rcond > error else None
+    index = int(np.argmax(np.nan_to_num(np.abs(direction), nan=0.0, posinf=np.inf)))
+    raise SingularMatrixError(
+        f"A (shape {eq.pattern.shape}, {eq.values.dtype}) is singular to working precision "
+        f"(rcond {rcond:.1e}); a null vector is largest at unknown {index}",
+        index=index,
+    )
+
+
+def _rcond(eq: Equations, numeric: Numeric) -> tuple[float, np.ndarray]:
     """(rcond, direction): reciprocal condition number in the 1-norm of the best equilibrated form of
     A, and the vector that A^-1 enlarges most, in the equilibrated unknowns.
     """

@@ -1,12 +1,77 @@
-"""Where does a matrix stop being positive definite?"""
+"""Is a matrix positive definite, and where does it stop being so?"""
 
 from __future__ import annotations
 
 import numpy as np
 
+from ..engines import Declined, Numeric
+from ..errors import NotPositiveDefiniteError
 from ..matrix import Pattern
+from .equations import Equations
 
-__all__ = ["first_bad_minor"]
+__all__ = ["Definiteness", "first_bad_minor", "lowest"]
+
+_BISECTED = 20_000  # unknowns up to which the first indefinite leading block is looked for
+
+
+class Definiteness:
+    """Whether Cholesky is worth a try on a pattern, and what becomes of matrices it gives up on.
+
+    Parameters
+    ----------
+    pattern : Pattern
+    demanded : bool
+        Whether an engine was asked for that factors no other matrices.
+    """
+
+    def __init__(self, pattern: Pattern, demanded: bool) -> None:
+        self.pattern, self.demanded = pattern, demanded
+        self._misses, self._patience = 0, 0  # on matrices that were not definite
+
+    def is_possible(self, kind: str, lowest: float) -> bool:
+        """Whether to try, given the least diagonal entry; not again and again on others."""
+        if kind == "spd" or self.demanded:
+            return True
+        if self._patience > 0:
+            self._patience -= 1
+            return False
+        return lowest > 0
+
+    def missed(self, kind: str, eq: Equations, reason: Declined) -> None:
+        """After Cholesky gave up: an error if definiteness was promised, else other engines' turn."""
+        self._misses += 1
+        self._patience = 2**self._misses
+        if kind != "spd" and not self.demanded:
+            return
+        index = reason.index
+        if eq.n <= _BISECTED:
+            index = first_bad_minor(self.pattern, eq.values)
+        if index is not None:
+            raise self._error(index, eq.n <= _BISECTED)
+
+    def check(self, numeric: Numeric, eq: Equations) -> None:
+        """An error where definiteness was promised, and inertia denies it or is not told."""
+        if numeric.inertia is not None and numeric.inertia[0] == eq.n:
+            return
+        index = first_bad_minor(self.pattern, eq.values)
+        if index is not None:
+            raise self._error(index, True)
+
+    def _error(self, index: int, leading: bool) -> NotPositiveDefiniteError:
+        where = (
+            f"its leading block up to unknown {index} is not"
+            if leading
+            else f"the pivot of unknown {index} is not, after others were eliminated"
+        )
+        return NotPositiveDefiniteError(
+            f"A (shape {self.pattern.shape}) is not positive definite: {where}", index=index
+        )
+
+
+def lowest(pattern: Pattern, values: np.ndarray) -> float:
+    """The least real part of a diagonal entry, zero for those not stored."""
+    stored = pattern.diagonal >= 0
+    return float(np.where(stored, values[pattern.diagonal].real, 0.0).min())
 
 
 def first_bad_minor(pattern: Pattern, values: np.ndarray) -> int | None:

@@ -13,6 +13,7 @@ from ..engines import Declined
 from ..errors import InaccurateSolveError, NonFiniteError
 from ..info import Info
 from .attempt import Attempt, Spare
+from .conditioning import is_regular
 from .equations import COMPONENTWISE, NORMWISE, Equations
 from .passes import passes_for
 from .planner import Planner
@@ -128,7 +129,7 @@ class Factored:
                 self.attempt = attempt
                 return x
         try:
-            self.planner.is_regular(self.equations, self.attempt)
+            is_regular(self.equations, self.attempt.numeric)
         except Declined as reason:
             log.info("%s", reason)
         raise InaccurateSolveError(

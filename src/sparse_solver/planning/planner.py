@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from ..engines import REGISTRY, Declined, Symbolic, compiled, simplicial, warm_up
-from ..errors import InaccurateSolveError, NotPositiveDefiniteError, SingularMatrixError
+from ..errors import InaccurateSolveError, SingularMatrixError
 from ..info import Info
 from ..matrix import Pattern
 from ..matrix.plain import name_of
@@ -29,9 +29,9 @@ from .choose import (
     refusal,
     simplicial_uses,
 )
-from .conditioning import inverse_norm, is_dominant, null_unknown, probe, random_vector
-from .definite import first_bad_minor
-from .equations import NORMWISE, Equations
+from .conditioning import is_dominant, is_regular, null_unknown, probe, random_vector
+from .definite import Definiteness, lowest
+from .equations import Equations
 from .method import Direct
 from .passes import consider
 from .structural import check_structure
@@ -42,7 +42,6 @@ __all__ = ["Planner"]
 log = logging.getLogger("sparse_solver")
 
 _OFTEN = 16  # uses up to which the choice is thought over each time, and then once in so many
-_BISECTED = 20_000  # unknowns up to which the first indefinite leading block is looked for
 
 
 class Planner:
@@ -62,16 +61,17 @@ class Planner:
         self.pattern, self.assume, self.method, self.promised = pattern, assume, method, promised
         self._symbolics: dict[tuple[str, str], Symbolic] = {}
         self._orders: dict[tuple[str, np.dtype], tuple[Choice, ...]] = {}
-        self._works: dict[tuple[str, np.dtype], Work] = {}  # where the choice may yet change
+        # Where the choice may yet change: whose analysis tells how much work there is.
+        self._open: dict[tuple[str, np.dtype], Choice] = {}
         self._uses = 0
-        self._misses, self._patience = 0, 0  # of Cholesky, on matrices that were not definite
         self._random: np.ndarray | None = None
         self.lanes: Any = None  # how batches on this pattern are eliminated, if any came
         self.elsewhere: dict[Any, Any] = {}  # by device and dtype, who plans for tensors there
         self._sound = False
         asked = REGISTRY.get(method.engine)
-        self._is_picky = asked is not None and is_for_definite(asked.name)
-        self._kind_matters = self._is_picky or not is_small(pattern.shape[0])
+        demanded = asked is not None and is_for_definite(asked.name)
+        self.definite = Definiteness(pattern, demanded)
+        self._kind_matters = demanded or not is_small(pattern.shape[0])
         self._look = simplicial_uses("compiled")  # uses from which to ask what kind even so
 
     @property
@@ -86,12 +86,14 @@ class Planner:
         may speak for another engine.
         """
         key = kind, values.dtype
-        found = self._orders.get(key)
+        found, first = self._orders.get(key), self._open.get(key)
         if found is None:
             found = self._orders[key] = self._first_order(kind, values)
             log.debug("%s, %s: %s", self.pattern, kind, found[0])
-        elif key in self._works:
-            found = self._reconsidered(key, found)
+            if self.promised:
+                self._prepare(found, kind, values)
+        elif first is not None:
+            found = self._reconsidered(key, found, first)
         return found
 
     def explicit(self, order: tuple[Choice, ...], kind: str, dtype: np.dtype) -> tuple[Choice, ...]:
@@ -117,17 +119,17 @@ class Planner:
         found = self._choices(kind, values.dtype)
         if not found:
             raise refusal(self.pattern, kind, values.dtype, self.method.engine)
+        first = found[0]
         try:
-            first = self.symbolic(found[0], values)
+            work = _work(self._analysis(first, values))
         except Declined:
             return found  # the next candidate will be asked when it is its turn
-        if first.flops is None or not first.nnz_factor:
+        if work is None:
             return found
-        work = Work(first.path, first.flops, first.nnz_factor)
         found = self._choices(kind, values.dtype, work)
         self._kind_matters = not (is_for_klu(work) and found[0].path == "klu")
         if self.method.engine == "auto" and not self._is_settled(kind, values.dtype, found[0], work):
-            self._works[kind, values.dtype] = work
+            self._open[kind, values.dtype] = first
         return found
 
     def _is_settled(self, kind: str, dtype: np.dtype, found: Choice, work: Work) -> bool:
@@ -140,20 +142,41 @@ class Planner:
             )
         return False
 
-    def _reconsidered(self, key: tuple[str, np.dtype], found: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    def _prepare(self, order: tuple[Choice, ...], kind: str, values: np.ndarray) -> None:
+        """Make the analysis that is meant when a plan is asked for, not in the first factorisation."""
+        definite = kind == "spd" or lowest(self.pattern, values) > 0
+        choice = next((c for c in order if definite or not is_for_definite(c.engine)), order[0])
+        try:
+            self.symbolic(choice, values)
+        except Declined as reason:
+            log.info("%s", reason)
+
+    def _reconsidered(
+        self, key: tuple[str, np.dtype], found: tuple[Choice, ...], first: Choice
+    ) -> tuple[Choice, ...]:
         if self._uses > _OFTEN and self._uses % _OFTEN:
             return found
-        better = self._choices(*key, self._works[key])
+        work = _work(self._symbolics[first.engine, first.path])
+        assert work is not None
+        better = self._choices(*key, work)
         if better[0].engine == found[0].engine:
             return found
         log.debug("%s, %s: %s", self.pattern, key[0], better[0])
-        if self._is_settled(*key, better[0], self._works[key]):
-            del self._works[key]
+        if self._is_settled(*key, better[0], work):
+            self._open.pop(key, None)
         self._orders[key] = better
         return better
 
     def symbolic(self, choice: Choice, values: np.ndarray, fresh: bool = False) -> Symbolic:
-        """The analysis for `choice`, kept; made anew on these values if `fresh`."""
+        """The analysis to factor with by `choice`, kept; made anew on these values if `fresh`."""
+        symbolic = self._analysis(choice, values, fresh)
+        if symbolic.provisional:
+            symbolic = REGISTRY[choice.engine].improved(symbolic, values, self.threads)
+            self._symbolics[choice.engine, choice.path] = symbolic
+        return symbolic
+
+    def _analysis(self, choice: Choice, values: np.ndarray, fresh: bool = False) -> Symbolic:
+        """The same, or one that does no more than tell the work."""
         key = choice.engine, choice.path
         symbolic = self._symbolics.get(key)
         if symbolic is None or fresh:
@@ -221,7 +244,7 @@ class Planner:
     ) -> Attempt:
         """The attempt, or a better one, found definite, if that was assumed, and regular."""
         if kind == "spd":
-            self._check_definite(eq, attempt)
+            self.definite.check(attempt.numeric, eq)
         if self.method.check and not (is_dominant(eq) if dominant is None else dominant):
             return self._check_regular(eq, kind, attempt)
         return attempt
@@ -261,7 +284,7 @@ class Planner:
         order = self.order(kind, eq.values)
         self._uses += 1
         for choice in self.explicit(order, kind, eq.values.dtype) if explicit else order:
-            if is_for_definite(choice.engine) and not self.may_be_definite(kind, eq):
+            if is_for_definite(choice.engine) and not self.definite.is_possible(kind, eq.lowest):
                 continue
             # On kept pivots, on the kept analysis, on an analysis of these very values.
             kept = [False] if spare is not None and spare.fits(choice) else []
@@ -275,7 +298,7 @@ class Planner:
                     log.info("%s", reason)
                     reasons.append(str(reason))
                     if is_for_definite(choice.engine):
-                        self._not_definite(kind, eq, reason)
+                        self.definite.missed(kind, eq, reason)
         index = null_unknown(eq)
         if index is not None:
             raise SingularMatrixError(
@@ -285,45 +308,6 @@ class Planner:
             )
         raise InaccurateSolveError(f"no engine could factor A: {'; '.join(reasons)}")
 
-    def may_be_definite(self, kind: str, eq: Equations) -> bool:
-        """Whether Cholesky is worth a try: not again and again on indefinite matrices."""
-        if kind == "spd" or self._is_picky:
-            return True
-        if self._patience > 0:
-            self._patience -= 1
-            return False
-        return eq.lowest > 0
-
-    def _not_definite(self, kind: str, eq: Equations, reason: Declined) -> None:
-        """After Cholesky gave up: an error if definiteness was promised, else other engines' turn."""
-        self._misses += 1
-        self._patience = 2**self._misses
-        if kind != "spd" and not self._is_picky:
-            return
-        index = reason.index
-        if eq.n <= _BISECTED:
-            index = first_bad_minor(self.pattern, eq.values)
-        if index is not None:
-            raise self._indefinite(index, eq.n <= _BISECTED)
-
-    def _indefinite(self, index: int, leading: bool) -> NotPositiveDefiniteError:
-        where = (
-            f"its leading block up to unknown {index} is not"
-            if leading
-            else f"the pivot of unknown {index} is not, after others were eliminated"
-        )
-        return NotPositiveDefiniteError(
-            f"A (shape {self.pattern.shape}) is not positive definite: {where}", index=index
-        )
-
-    def _check_definite(self, eq: Equations, attempt: Attempt) -> None:
-        inertia = attempt.numeric.inertia
-        if inertia is not None and inertia[0] == eq.n:
-            return
-        index = first_bad_minor(self.pattern, eq.values)
-        if index is not None:
-            raise self._indefinite(index, True)
-
     def _check_regular(self, eq: Equations, kind: str, attempt: Attempt) -> Attempt:
         if self._random is None:
             self._random = random_vector(eq.n)
@@ -331,7 +315,7 @@ class Planner:
             return attempt
         singular = None
         try:
-            if self.is_regular(eq, attempt):
+            if is_regular(eq, attempt.numeric):
                 return attempt
         except SingularMatrixError as verdict:
             if attempt.fresh:
@@ -340,37 +324,11 @@ class Planner:
         # The suspicion came from a factor that is itself no good, or made as for other values: ask
         # better ones.
         for other in self.others(attempt, eq, kind):
-            if self.is_regular(eq, other):
+            if is_regular(eq, other.numeric):
                 return other
         if singular is not None:  # and nobody contradicts: engines decline where a pivot is zero
             raise singular
         return attempt
-
-    def is_regular(self, eq: Equations, attempt: Attempt) -> bool | None:
-        """True if the condition estimate says regular; None if this factor is too inaccurate to say:
-        it is that of a matrix as far from A as its backward error, and so is the estimate.
-
-        Raises
-        ------
-        SingularMatrixError
-            If it says singular.
-        """
-        rhs = random_vector(eq.n).astype(eq.values.dtype)
-        with np.errstate(all="ignore"):
-            x = attempt.numeric.solve(rhs)
-            size = np.abs(x).max()
-            error = np.abs(eq.residual(x, rhs, False)).max() / (eq.norm * size + np.abs(rhs).max())
-        if np.isfinite(size) and not error <= NORMWISE * eq.eps:
-            return None
-        rcond, direction = inverse_norm(eq, attempt.numeric)
-        if rcond >= eq.eps:
-            return True if rcond > error else None
-        index = int(np.argmax(np.nan_to_num(np.abs(direction), nan=0.0, posinf=np.inf)))
-        raise SingularMatrixError(
-            f"A (shape {self.pattern.shape}, {eq.values.dtype}) is singular to working precision "
-            f"(rcond {rcond:.1e}); a null vector is largest at unknown {index}",
-            index=index,
-        )
 
     def info(self, kind: str | None = None, attempt: Attempt | None = None, **facts: object) -> Info:
         """Facts on what was planned and, given an attempt, done."""
@@ -404,3 +362,10 @@ class Planner:
     def __reduce__(self) -> tuple:
         # Engines' own objects are not picklable: the copy analyses again when first used.
         return Planner, (self.pattern, self.assume, self.method, self.promised)
+
+
+def _work(symbolic: Symbolic) -> Work | None:
+    """What an analysis predicts, if it does."""
+    if symbolic.flops is None or not symbolic.nnz_factor:
+        return None
+    return Work(symbolic.path, symbolic.flops, symbolic.nnz_factor)

@@ -100,8 +100,8 @@ class Counts:
 
 @pytest.fixture
 def counts(monkeypatch, clean) -> Counts:
-    """Wraps ``analyze``, ``factorize``, and ``solve`` and ``solve_into`` of the ``Numeric`` of every engine
-    adapter, and compiled steps; a batch in lanes counts as that many factorisations.
+    """Wraps ``analyze``, ``factorize``, and ``solve`` and ``solve_into`` of the ``Numeric`` of every
+    engine adapter, and compiled steps; a batch in lanes counts as that many factorisations.
     """
     from sparse_solver.engines import REGISTRY
     from sparse_solver.engines.batched import BatchNumeric, ready

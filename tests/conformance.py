@@ -33,7 +33,7 @@ def widest(engine: str) -> torch.dtype:
     return torch.complex128 if factors(engine, torch.complex128) else torch.float64
 
 
-def _rows():
+def _rows(single=()):
     """An engine that does not factor every square matrix is asked for the definite ones."""
     for engine in ENGINES:
         for case in CASES:
@@ -42,10 +42,15 @@ def _rows():
                     continue
                 if engine in GENERAL or "spd" in case.words(dtype):
                     name = f"{str(dtype).split('.')[1]}-{case.name}-{engine}"
-                    yield pytest.param(engine, case, dtype, id=name)
+                    marks = single if dtype in (torch.float32, torch.complex64) else ()
+                    yield pytest.param(engine, case, dtype, id=name, marks=marks)
 
 
 each_engine_case_dtype = pytest.mark.parametrize(("engine", "case", "dtype"), list(_rows()))
+# Laws of reuse, views and order: single precision goes the same way with another number of bytes.
+each_engine_case_double = pytest.mark.parametrize(
+    ("engine", "case", "dtype"), list(_rows(single=pytest.mark.slow))
+)
 
 
 def some_case(engine: str) -> Case:
@@ -73,6 +78,7 @@ __all__ = [
     "each_case",
     "each_dtype",
     "each_engine",
+    "each_engine_case_double",
     "each_engine_case_dtype",
     "each_engine_for_definite",
     "factors",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import weakref
 
@@ -22,6 +23,17 @@ def pytest_collection_modifyitems(items):
         compiled = "multifrontal" in item.nodeid or "test_batch" in item.nodeid
         if compiled and any(dtype in name for dtype in ("float32", "complex64", "complex128")):
             item.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def settled():
+    """What is there before a module's tests is no part of their collections: 0.2 s each otherwise."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_unconfigure():
+    gc.unfreeze()  # the interpreter's last collection is to find what is left
 
 
 @pytest.fixture(autouse=True)
@@ -88,8 +100,8 @@ class Counts:
 
 @pytest.fixture
 def counts(monkeypatch, clean) -> Counts:
-    """Wraps ``analyze``, ``factorize``, and ``solve`` and ``solve_into`` of the ``Numeric`` of every engine
-    adapter, and compiled steps; a batch in lanes counts as that many factorisations.
+    """Wraps ``analyze``, ``factorize``, and ``solve`` and ``solve_into`` of the ``Numeric`` of every
+    engine adapter, and compiled steps; a batch in lanes counts as that many factorisations.
     """
     from sparse_solver.engines import REGISTRY
     from sparse_solver.engines.batched import BatchNumeric, ready

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import lru_cache
 
 import pytest
@@ -42,17 +40,6 @@ def test_choices_and_their_reasons(lanes, word, arguments):
 
 def test_loops_take_longer_for_more_and_for_larger():
     assert loop_seconds(10, 100) > loop_seconds(5, 100) > loop_seconds(5, 10)
-
-
-def test_a_small_batch_imports_no_compiler():
-    program = """
-import sys, torch, sparse_solver as ss
-from sparse_solver.engines.batched import ready
-A = ss.SparseMatrix(ss.Pattern([0, 1], [0, 1], (2, 2)), torch.ones(5, 2))
-assert ss.solve(A, torch.ones(2)).eq(1).all()
-assert "numba" not in sys.modules and "torch._dynamo" not in sys.modules
-"""
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_without_numba_engines_serve_batches(monkeypatch):

@@ -204,6 +204,7 @@ def test_a_pattern_made_inside_says_so():
         assert torch.allclose(x, b / v)
 
 
+@pytest.mark.slow
 def test_graph_breaks_are_survived():
     """Without fullgraph, making a factor breaks the graph, no more."""
     S = small("general")

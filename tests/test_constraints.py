@@ -57,9 +57,15 @@ def test_values_and_first_derivatives(kind, dtype, b_shape, d_shape):
 
 
 @each_dtype
-def test_gradcheck_of_every_order(dtype):
+def test_gradcheck(dtype):
     S, given = inputs("spd", dtype)
     assert gradcheck(lambda *a: solve(S, *a), given, check_forward_ad=True)
+
+
+@pytest.mark.parametrize(
+    "dtype", [torch.float64, pytest.param(torch.complex128, marks=pytest.mark.slow)], ids=str
+)
+def test_gradgradcheck(dtype):
     S, given = inputs("general", dtype)
     assert gradgradcheck(lambda *a: solve(S, *a), given, check_fwd_over_rev=True)
 

@@ -75,6 +75,7 @@ def test_heat_ensemble_learns_and_its_gradient_is_right(capsys, tmp_path):
     assert torch.isclose((g * direction).sum(), slope, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_baltimore_prices(capsys, tmp_path):
     for package in ("libpysal", "matplotlib"):
         pytest.importorskip(package, reason=f"{package} is not installed")
@@ -177,6 +178,7 @@ def test_power_grid(capsys, tmp_path):
     assert_gradient(lambda s: grid.state(s, grid.tap, flat).square().sum(), grid.injection)
 
 
+@pytest.mark.slow
 def test_pose_graph_learns(capsys, tmp_path):
     need("gtsam", "matplotlib")
     main = load("pose_graph.py")["main"]

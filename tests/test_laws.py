@@ -10,6 +10,7 @@ from cases import BY_NAME
 from conformance import (
     each_dtype,
     each_engine,
+    each_engine_case_double,
     each_engine_case_dtype,
     each_engine_for_definite,
     some_case,
@@ -47,7 +48,7 @@ def test_1_the_answer_is_accurate(engine, case, dtype):
             assert_solves(D, x, b)
 
 
-@each_engine_case_dtype
+@each_engine_case_double
 def test_1_transposed_and_adjoint_answers_are_accurate(engine, case, dtype):
     for k in (None, 3):
         A, D, b = system(case, dtype, k)
@@ -57,7 +58,7 @@ def test_1_transposed_and_adjoint_answers_are_accurate(engine, case, dtype):
                 assert_solves(D, F.solve(b, **mode), b, **mode)
 
 
-@each_engine_case_dtype
+@each_engine_case_double
 def test_2_the_adjoint_is_the_adjoint(engine, case, dtype):
     A, D, b = system(case, dtype)
     c = torch.randn_like(b)
@@ -69,7 +70,7 @@ def test_2_the_adjoint_is_the_adjoint(engine, case, dtype):
     assert (left - right).abs() <= 1e3 * torch.finfo(dtype).eps * size
 
 
-@each_engine_case_dtype
+@each_engine_case_double
 def test_3_new_values_as_from_fresh(engine, case, dtype):
     method = ss.Direct(engine=engine)
     A, _, b = system(case, dtype)
@@ -88,7 +89,7 @@ def test_3_new_values_as_from_fresh(engine, case, dtype):
                 assert_solves(new.to_dense(), x, b)
 
 
-@each_engine_case_dtype
+@each_engine_case_double
 def test_4_a_factor_outlives_later_factors(engine, case, dtype):
     A, D, b = system(case, dtype, 2)
     plan = ss.analyze(A, method=ss.Direct(engine=engine))
@@ -113,7 +114,7 @@ def test_5_slogdet_is_the_dense_one(engine, case, dtype):
     assert (logabs - true_logabs).abs() <= tol * max(1.0, true_logabs.abs().item())
 
 
-@each_engine_case_dtype
+@each_engine_case_double
 def test_7_a_batch_equals_the_loop_over_its_items(engine, case, dtype):
     """One singular item, and items of very different sizes; by the engine, item after item."""
     A, _, b = system(case, dtype, 2)
@@ -130,7 +131,7 @@ def test_7_a_batch_equals_the_loop_over_its_items(engine, case, dtype):
             assert_solves(M.to_dense(), x[item], b)
 
 
-@each_engine_case_dtype
+@each_engine_case_double
 def test_9_same_bits_twice_and_nothing_changed(engine, case, dtype):
     A, _, b = system(case, dtype, 2)
     kept = A.values.clone(), b.clone()

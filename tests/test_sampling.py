@@ -171,11 +171,12 @@ def test_gradcheck(dtype):
     S = small("spd", dtype, n=3)
     mean = torch.randn(3, dtype=dtype, requires_grad=True)
 
-    def f(w, mean):
+    def f(w, mean, *shape):
         F = ss.factorize(S.matrix(w), assume="spd")
-        return F.rsample((2,), mean, generator())
+        return F.rsample(shape, mean, generator())
 
-    assert gradcheck(f, (S.param(), mean), check_forward_ad=True, check_batched_grad=True)
+    two = lambda w, mean: f(w, mean, 2)  # noqa: E731
+    assert gradcheck(two, (S.param(), mean), check_forward_ad=True, check_batched_grad=True)
     assert gradgradcheck(f, (S.param(), mean), check_fwd_over_rev=True)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cases import BY_NAME, grid
-from conformance import GENERAL, each_case, each_dtype, system
+from conformance import ENGINES, GENERAL, each_case, each_dtype, factors, system
 from reference import wide
 from small import EXACT, KINDS, small
 from torch.autograd import gradcheck, gradgradcheck
@@ -21,6 +21,16 @@ pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWar
 each_exact = pytest.mark.parametrize("dtype", EXACT, ids=["float64", "complex128"])
 each_kind = pytest.mark.parametrize("kind", KINDS)
 ROUTES = pytest.mark.parametrize("small_ones", [0, 64], ids=["factors", "solves"])
+
+
+# Without refinement, so that another engine is asked for entries of the inverse.
+INACCURATE = [("superlu", "complex_symmetric"), ("superlu", "zero_diagonal")]
+
+
+def who_answered(F) -> set[str]:
+    """The engines whose factors the answers came from."""
+    (f,) = F._token.untyped_storage()._sparse_solver_factors
+    return {attempt.choice.engine for attempt in f.notes.get("helpers") or [f.attempt]}
 
 
 def close(got, true, D, dtype, factor=1e4):
@@ -46,6 +56,25 @@ def test_entries_of_the_inverse(case, dtype, small_ones, monkeypatch):
         assert d.dtype == dtype
         assert d.shape == (A.shape[0],)
         assert close(d, inverse.diagonal(), D, dtype)
+        if small_ones == 0 and (engine, case.name) not in INACCURATE:
+            assert who_answered(F) == {engine}
+
+
+@each_dtype
+@pytest.mark.parametrize("name", ["spd_grid", "spd_zeros", "arrow"])
+def test_each_engines_own_factors_are_read(name, dtype, monkeypatch):
+    """Another engine's would be right as well, and hide that this one's can't be used."""
+    monkeypatch.setattr(answers, "SMALL", 0)
+    A, D, _ = system(BY_NAME[name], dtype)
+    for engine in ENGINES:
+        if not factors(engine, dtype):
+            continue
+        F = ss.factorize(A, assume="spd", method=ss.Direct(engine=engine))
+        d = F.inverse_diagonal()
+        assert close(d, torch.linalg.inv(wide(D)).diagonal(), D, dtype)
+        hidden = engine == "cholespy" or (engine, F.info.path) == ("rslab", "ldlt")
+        assert F.info.engine == engine
+        assert (engine in who_answered(F)) == (not hidden)
 
 
 @each_case
@@ -58,9 +87,19 @@ def test_views(case):
         assert close(F.inverse_diagonal(), inverse.diagonal(), D, D.dtype)
 
 
-@each_exact
-@each_kind
-@ROUTES
+def _checks():
+    """The rule is one for all kinds of complex matrices."""
+    for small_ones in (0, 64):
+        for kind in KINDS:
+            for dtype in EXACT:
+                slow = kind != "general" and dtype.is_complex
+                yield pytest.param(small_ones, kind, dtype, marks=[pytest.mark.slow] if slow else [])
+
+
+each_check = pytest.mark.parametrize(("small_ones", "kind", "dtype"), list(_checks()), ids=str)
+
+
+@each_check
 def test_gradcheck(kind, dtype, small_ones, monkeypatch):
     monkeypatch.setattr(answers, "SMALL", small_ones)
     S = small(kind, dtype, n=3)
@@ -73,6 +112,16 @@ def test_gradcheck(kind, dtype, small_ones, monkeypatch):
 
     assert gradcheck(diagonal, (S.param(),), check_forward_ad=True, check_batched_grad=True)
     assert gradcheck(entries, (S.param(),), check_forward_ad=True)
+
+
+@each_check
+def test_gradgradcheck(kind, dtype, small_ones, monkeypatch):
+    monkeypatch.setattr(answers, "SMALL", small_ones)
+    S = small(kind, dtype, n=3)
+
+    def entries(w):
+        return ss.factorize(S.matrix(w), assume=kind).selected_inverse().values
+
     assert gradgradcheck(entries, (S.param(),), check_fwd_over_rev=True)
 
 

@@ -1,0 +1,180 @@
+"""The passes as compiled calls make them: what the plain ones find, alone or with torch's threads."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+import sparse_solver as ss
+from sparse_solver.matrix import openmp
+from sparse_solver.planning import passes
+from sparse_solver.planning.passes import plain
+
+pytest.importorskip("numba")
+SIDE, N = 100, 10_000  # enough numbers for two threads of torch's
+LOOSE = 1e300, 1e300
+
+
+@pytest.fixture(params=["float32", "float64"])
+def calls(request):
+    assert passes.warm_up(request.param)
+    return passes.passes_for(np.dtype(request.param)).calls
+
+
+@pytest.fixture(params=["alone", "together"])
+def team(request, calls):
+    before = torch.get_num_threads()
+    torch.set_num_threads(1 if request.param == "alone" else 2)
+    if request.param == "together" and openmp._openmp() is None:
+        pytest.skip("torch's OpenMP is not at hand")
+    given = calls.team(10**6)
+    assert given[1] == torch.get_num_threads()
+    yield given
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def system(calls):
+    """A symmetric matrix on a grid, and the row of addresses that describes it."""
+    dtype = next(np.dtype(d) for d in ("f", "d") if passes.passes_for(np.dtype(d)).calls is calls)
+    rng = np.random.default_rng(0)
+    P = ss.gallery.grid_laplacian((SIDE, SIDE)).pattern
+    assert P.is_symmetric  # the mates are there from now on
+    values = rng.standard_normal(P.nnz).astype(dtype)
+    values = (values + values[P.mates]).astype(dtype)
+    x, b, z = rng.standard_normal((3, N)).astype(dtype)
+    kept, sums, diagonal = np.zeros_like(values), np.zeros(N, dtype), np.zeros(N, dtype)
+    arrays = *P.unsigned, P.mates, kept, sums, diagonal
+    row = (ctypes.c_int64 * 9)(N, P.nnz, *(a.ctypes.data for a in arrays))
+    return SimpleNamespace(**locals())
+
+
+def at(*arrays):
+    return [a.ctypes.data for a in arrays]
+
+
+def prepared(calls, team, s, values):
+    facts = (ctypes.c_double * 4)()
+    assert calls.prepare(team, s.row, values.ctypes.data, facts) == 0
+    return list(facts)
+
+
+def test_facts_of_a_matrix(calls, team, system):
+    s = system
+    norm, margin, lowest, mirrored = prepared(calls, team, s, s.values)
+    expected = plain.sizes(s.P, s.values)
+    np.testing.assert_array_equal(s.kept, s.values)
+    np.testing.assert_array_equal(s.sums, expected.row_sums)
+    np.testing.assert_array_equal(s.diagonal, expected.diagonal)
+    assert (norm, margin, lowest) == (expected.norm, expected.margin, expected.lowest)
+    assert mirrored == 1.0 and expected.mirrored
+
+
+def test_the_very_same_numbers_are_known(calls, team, system):
+    prepared(calls, team, system, system.values)
+    facts = (ctypes.c_double * 4)(7, 7, 7, 7)
+    assert calls.prepare(team, system.row, system.values.ctypes.data, facts) == 1
+    assert list(facts) == [7] * 4
+
+
+@pytest.mark.parametrize("place", [0, 0.3, 0.5, 0.999999])
+def test_one_number_that_differs_from_its_mirror_image(calls, team, system, place):
+    off = np.flatnonzero(system.P.rows.numpy() != system.P.cols.numpy())
+    changed = system.values.copy()
+    changed[off[int(place * len(off))]] += 1
+    assert prepared(calls, team, system, changed)[3] == 0.0
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 0.5, 0.999999])
+def test_what_is_not_finite_is_seen(calls, team, system, bad, place):
+    wrong = system.values.copy()
+    wrong[int(place * len(wrong))] = bad
+    assert math.isnan(prepared(calls, team, system, wrong)[0])
+    prepared(calls, team, system, system.values)
+    b = system.b.copy()
+    b[int(place * N)] = bad
+    assert calls.judge(team, system.row, *at(system.x, b), *LOOSE) == -1
+
+
+def test_residuals(calls, team, system):
+    s = system
+    prepared(calls, team, s, s.values)
+    diagonal = np.abs(s.values[s.P.diagonal])
+    _, top, reach, least = plain.residual(s.P, s.values, diagonal, s.x, s.b, False)
+    assert calls.judge(team, s.row, *at(s.x, s.b), *LOOSE) == top / reach
+    assert calls.judge(team, s.row, *at(s.x, s.b), 0.999 * top / reach, 1e300) == -1
+    assert calls.judge(team, s.row, *at(s.x, s.b), 1e300, 0.999 * top / least) == -1
+
+
+def test_gradients(calls, team, system):
+    s = system
+    prepared(calls, team, s, s.values)
+    diagonal, out = np.abs(s.values[s.P.diagonal]), np.empty_like(s.values)
+    expected, top, reach, _ = plain.adjoint(s.P, s.values, diagonal, s.x, s.b, s.z, False)
+    assert calls.adjoint(team, s.row, *at(s.x, s.b, s.z, out), *LOOSE) == top / reach
+    np.testing.assert_array_equal(out, expected)
+
+
+def test_sums_by_place_and_back(calls, team, system):
+    rng = np.random.default_rng(1)
+    index = rng.integers(0, 20_000, 90_001)
+    order = np.argsort(index, kind="stable").astype(np.uint32)
+    pointer = np.concatenate([[0], np.cumsum(np.bincount(index, minlength=20_000))]).astype(np.uint32)
+    triplets = rng.standard_normal(90_001).astype(system.dtype)
+    sums, back = np.empty(20_000, system.dtype), np.empty_like(triplets)
+    calls.sum(team, 20_000, 90_001, *at(pointer, order, triplets, sums))
+    expected = np.zeros(20_000, system.dtype)
+    np.add.at(expected, index, triplets)  # in the order of the triplets, as it is promised
+    np.testing.assert_array_equal(sums, expected)
+    narrow = index.astype(np.uint32)
+    calls.take(team, 20_000, 90_001, *at(narrow, sums, back))
+    np.testing.assert_array_equal(back, sums[index])
+
+
+def test_other_threads_are_not_given_torchs(calls):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    found = []
+    try:
+        thread = threading.Thread(target=lambda: found.extend(map(calls.team, (100, 50_000, 10**6))))
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    assert found[0][1] == found[1][1] == 1
+    assert found[2] is None  # `by_parts` starts some
+
+
+def test_steps_from_another_thread_are_the_same():
+    """The long way there, the short one here."""
+    P = ss.gallery.grid_laplacian((220, 220)).pattern
+    assert P.is_symmetric
+    rng, before = torch.Generator().manual_seed(0), torch.get_num_threads()
+    w = torch.rand(P.nnz, dtype=torch.float64, generator=rng)
+    v = torch.where(P.rows == P.cols, 9.0, -1 - 0.1 * (w + w[P.mates.astype(np.int64)]))
+    b = torch.rand(P.shape[0], dtype=torch.float64, generator=rng)
+
+    def step(shift):
+        values = (v + shift * (P.rows == P.cols)).requires_grad_()
+        x = ss.solve(ss.SparseMatrix(P, values), b, method=ss.Direct(engine="multifrontal"))
+        return x.detach(), *torch.autograd.grad(x.square().sum(), values)
+
+    torch.set_num_threads(2)
+    try:
+        here = [step(k) for k in range(4)]
+        there: list = []
+        thread = threading.Thread(target=lambda: there.extend(step(k) for k in range(4)))
+        thread.start()
+        thread.join()
+    finally:
+        torch.set_num_threads(before)
+    for mine, other in zip(here, there, strict=True):
+        for s, t in zip(mine, other, strict=True):
+            assert torch.allclose(s, t, rtol=1e-12, atol=1e-14)

@@ -1,6 +1,6 @@
 """Where the time of one step goes: user code, this library, the engine.
 
-The engine's part is what its `analyze`, `factorize`, `solve` and `solve_into` take, seen through
+The engine's part is what its `analyze`, `factorize`, `solve` and `solve_at` take, seen through
 wrappers. The user's part is the expression that makes the values, the loss, and their backward, cut out
 by hooks on x and on the values. All the rest is the library's own, `Pattern.assemble` among it.
 """
@@ -19,7 +19,7 @@ from typing import Any
 import harness
 from problems import GridProblem
 
-ENGINE_CALLS = ("analyze", "factorize", "solve", "solve_into")
+ENGINE_CALLS = ("analyze", "factorize", "solve", "solve_at")
 PARTS = ("user", "library", "engine")
 SHARE = 0.15  # of a step at most, for n >= LARGE
 LARGE = 10_000

@@ -100,7 +100,7 @@ class Counts:
 
 @pytest.fixture
 def counts(monkeypatch, clean) -> Counts:
-    """Wraps ``analyze``, ``factorize``, and ``solve`` and ``solve_into`` of the ``Numeric`` of every
+    """Wraps ``analyze``, ``factorize``, and ``solve`` and ``solve_at`` of the ``Numeric`` of every
     engine adapter, and compiled steps; a batch in lanes counts as that many factorisations.
     """
     from sparse_solver.engines import REGISTRY
@@ -133,12 +133,12 @@ def counts(monkeypatch, clean) -> Counts:
         seen._numerics.append(weakref.ref(numeric))
         if type(numeric) not in wrapped:
             wrapped.add(type(numeric))
-            for name in ("solve", "solve_into"):
+            for name in {"solve", "solve_at"} & set(dir(numeric)):
                 wrap(type(numeric), name, solved)
 
     def solved(x) -> None:
         seen.solves += 1
-        seen.columns += 1 if x.ndim == 1 else x.shape[-1]
+        seen.columns += 1 if x is None or x.ndim == 1 else x.shape[-1]
 
     def factored_batch(numeric, *args, init=BatchNumeric.__init__) -> None:
         init(numeric, *args)

@@ -90,11 +90,6 @@ class Numeric(ABC):
     def solve(self, b: np.ndarray, transposed: bool = False) -> np.ndarray:
         """Solve A x = b, or A^T x = b, for contiguous b of shape (n,) or (n, k), this dtype."""
 
-    def solve_into(self, out: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Solve A x = b, with x put into `out`, which is returned."""
-        out[...] = self.solve(b)
-        return out
-
     def slogdet(self) -> tuple[complex, float]:
         """(sign, log|det A|), the sign of absolute value one; `Declined` where not offered."""
         raise Declined(f"{type(self).__name__} gives no determinant")

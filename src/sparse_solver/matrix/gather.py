@@ -17,7 +17,7 @@ import torch.autograd.forward_ad as fwAD
 from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 from torch import Tensor
 
-from .plain import are_ordinary, is_of_the_host, is_ordinary, is_plain, numbers
+from .plain import is_of_the_host, is_ordinary, is_plain, numbers
 from .rule import Rule, directly
 from .threads import by_parts
 
@@ -213,7 +213,7 @@ class _Sum(torch.autograd.Function):
         slots, calls = ctx.given
         places, count, _, _, index, _held = slots.places
         team = calls.team(count)
-        if team is None or torch.is_grad_enabled() or not are_ordinary(g, g) or not g.is_contiguous():
+        if team is None or torch.is_grad_enabled() or not is_ordinary(g) or not g.is_contiguous():
             return gather(g, slots), None, None, None
         out = g.new_empty(count)
         calls.take(team, places, count, index, g.data_ptr(), out.data_ptr())

@@ -81,19 +81,19 @@ class Repeat:
             return None
         facts, system = _Facts(), kept.notes.get("system") or self._table(kept)
         # Made before the engine empties the caches of what makes them.
-        x, numbers = b.new_empty(self.n), b.detach().numpy() if b.requires_grad else b.numpy()
-        out = x.numpy()
+        x = b.new_empty(self.n)
+        places = x.data_ptr(), b.data_ptr()
         if not self._calls.prepare(team, system, values.data_ptr(), facts):
             if not self._anew(kept, eq, facts):
                 return None
         slot.factored = kept
         try:
-            kept.attempt.numeric.solve_into(out, numbers)
+            kept.attempt.numeric.solve_at(*places)  # type: ignore[attr-defined]
         except Declined:
-            return kept, torch.from_numpy(kept.solve(numbers))
-        error = self._calls.judge(team, system, x.data_ptr(), b.data_ptr(), *self._limits)
+            return kept, torch.from_numpy(kept.solve(b.detach().numpy()))
+        error = self._calls.judge(team, system, *places, *self._limits)
         if error < 0:
-            return kept, torch.from_numpy(kept.solve(numbers))
+            return kept, torch.from_numpy(kept.solve(b.detach().numpy()))
         kept.steps, kept.residual = 0, error
         return kept, x
 
@@ -135,13 +135,14 @@ class Repeat:
         if eq.mirrored and team is not None:
             system = factored.notes.get("system") or self._table(factored)
             y, out = x.new_empty(self.n), x.new_empty(self.nnz)
+            places = y.data_ptr(), g.data_ptr()
             try:
-                attempt.numeric.solve_into(y.numpy(), g.detach().numpy())
+                attempt.numeric.solve_at(*places)  # type: ignore[attr-defined]
             except Declined:
                 pass
             else:
-                vectors = y.data_ptr(), g.data_ptr(), x.data_ptr(), out.data_ptr()
-                error = self._calls.adjoint(team, system, *vectors, *self._limits)
+                others = x.data_ptr(), out.data_ptr()
+                error = self._calls.adjoint(team, system, *places, *others, *self._limits)
                 if error >= 0:
                     factored.steps, factored.residual = 0, error
                     return out, y

@@ -76,7 +76,8 @@ class Entry(Function):
     """A function of the compiled language that Python calls; it runs without the GIL.
 
     Its parameters are contiguous arrays of int64 where they are not annotated otherwise: Int32s, Floats
-    (float64), Numbers (of the element type), int for a number; inside, arrays are pointers. `of` gives
+    (float64), Numbers (of the element type), int for a number; inside, arrays are pointers, and outside
+    they may be given by their addresses. `of` gives
     the function for an element type; called itself it must not depend on any. It returns an integer, 0
     where nothing is said.
     """
@@ -112,6 +113,8 @@ class Entry(Function):
             given = list(args)
             for k, element in arrays:
                 array = given[k]
+                if type(array) is int:  # an address already
+                    continue
                 if array.dtype != element:
                     raise TypeError(f"{self.__name__} takes an array of {element}, not {array.dtype}")
                 try:

@@ -34,8 +34,9 @@ class _CholeskyNumeric(Numeric):
             return self.factor.solve(b.conj()).conj()
         return self.factor.solve(b)
 
-    def solve_into(self, out: np.ndarray, b: np.ndarray) -> np.ndarray:
-        return self.factor.solve(b, out)
+    def solve_at(self, x: int, b: int) -> None:
+        """A^-1 b for the contiguous vector at address b, put to where x is."""
+        self.factor.solve_at(x, b)
 
     def half_solve(self, b: np.ndarray, adjoint: bool = False) -> np.ndarray:
         return self.factor.half_solve(b, adjoint)

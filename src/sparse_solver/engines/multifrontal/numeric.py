@@ -71,19 +71,20 @@ class Cholesky:
     def _team(self, flops: float, graph: Graph) -> int:
         return 1 if flops < _ALONE else min(self.threads, max(1, len(graph.before) // 3))
 
-    def solve(self, b: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
-        """A^-1 b for b (n,) or (n, k), put into `out` if there is one."""
-        return self._substitute(b, True, True, out)
+    def solve(self, b: np.ndarray) -> np.ndarray:
+        """A^-1 b for b (n,) or (n, k)."""
+        return self._substitute(b, True, True)
+
+    def solve_at(self, x: int, b: int) -> None:
+        """A^-1 b for the vector at address b, put to where x is."""
+        self._columns(b, x, 1, 1, True, True)
 
     def half_solve(self, b: np.ndarray, adjoint: bool = False) -> np.ndarray:
         """L^-1 P b, or P^T L^-H b if `adjoint`."""
         return self._substitute(b, not adjoint, adjoint)
 
-    def _substitute(
-        self, b: np.ndarray, down: bool, up: bool, out: np.ndarray | None = None
-    ) -> np.ndarray:
-        if out is None:
-            out = aligned(b.size, self.panels.dtype).reshape(b.shape)
+    def _substitute(self, b: np.ndarray, down: bool, up: bool) -> np.ndarray:
+        out = aligned(b.size, self.panels.dtype).reshape(b.shape)
         stride = 1 if b.ndim == 1 else b.shape[1]
         given, result = b.reshape(-1), out.reshape(-1)
         for first in range(0, stride if out.size else 0, _COLUMNS):
@@ -91,10 +92,10 @@ class Cholesky:
             self._columns(given[first:], result[first:], stride, k, down, up)
         return out
 
-    def _columns(
-        self, b: np.ndarray, out: np.ndarray, stride: int, k: int, down: bool, up: bool
-    ) -> None:
-        """The sweeps for k columns of b, whose rows are `stride` numbers apart, as are those of out."""
+    def _columns(self, b: Any, out: Any, stride: int, k: int, down: bool, up: bool) -> None:
+        """The sweeps for k columns of b, whose rows are `stride` numbers apart, as are those of out:
+        arrays or, for solves that go down and up, addresses.
+        """
         a, dtype, scratch = self.analysis, self.panels.dtype, self.scratch
         flops = 2.0 * a.nnz_factor * k
         width = row_width(k, dtype.itemsize)

@@ -108,7 +108,7 @@ class Cholesky:
             vectors = b, stride, int(down), X, out, stride, buffers, height, k, width
             return a.table, table, self.panels, *vectors, 0, self._machine, state
 
-        run(graph, substitute.by_lanes(dtype), given, team, flops)
+        run(graph, substitute.by_lanes(dtype), given, team, flops, k > 1)  # a column needs no BLAS
         if not up:
             n = a.fronts.n
             rows = X[: n * width].reshape(n, width)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import nullcontext
 from threading import RLock
 from typing import Any
 
@@ -45,9 +46,15 @@ if hasattr(os, "register_at_fork"):
 
 
 def run(
-    graph: Graph, work: Lanes, given: Callable[..., tuple[Any, ...]], threads: int, flops: float
+    graph: Graph,
+    work: Lanes,
+    given: Callable[..., tuple[Any, ...]],
+    threads: int,
+    flops: float,
+    blas: bool = True,
 ) -> int | None:
-    """Run a graph of tasks: `work` on each of `threads`, with the arguments ``given(table, state)``.
+    """Run a graph of tasks: `work` on each of `threads`, with the arguments ``given(table, state)``. If
+    it may call `blas`, that keeps to one thread meanwhile.
 
     Returns the first column whose pivot failed, or None.
     """
@@ -61,7 +68,7 @@ def run(
     state[TAIL] = len(ready)
 
     held = given(table, state)
-    with one_thread():
+    with one_thread() if blas else nullcontext():
         _take_part(work, work.words(held), threads, flops < _LONG, state)
     del held, before  # which words and the table point into
     return None if state[BAD] == _NEVER else int(state[BAD])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from conformance import ENGINES, GENERAL, REGISTRY, each_engine_for_definite
 from reference import assert_solves
+from side_by_side import side_by_side
 from small import small
 
 import sparse_solver as ss
@@ -66,23 +67,14 @@ def test_dtypes_and_assumptions_do_not_mix(counts):
 
 def test_threads_see_each_others_plans(counts, S):
     b = S.rhs(grad=False)
-    failures = []
 
     def work(seed: int) -> None:
-        try:
-            for k in range(20):
-                w = S.w * (1 + 0.01 * ((k + seed) % 7))
-                assert torch.allclose(S.solve(w, b), S.truth(w, b))
-        except BaseException as error:
-            failures.append(error)
+        for k in range(20):
+            w = S.w * (1 + 0.01 * ((k + seed) % 7))
+            assert torch.allclose(S.solve(w, b), S.truth(w, b))
 
     S.solve(S.w, b)
-    threads = [threading.Thread(target=work, args=(s,)) for s in range(3)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(60)
-    assert not failures
+    side_by_side(work, 3)
     assert counts.analyses == 1
 
 
@@ -191,7 +183,7 @@ def test_a_finaliser_may_solve(monkeypatch):
 
         monkeypatch.setattr(cls, "factorize", factorize)
 
-    def work() -> None:
+    def work(_: int) -> None:
         systems = [small("general", n=k) for k in range(4, 14)]  # more than are kept
         for T in systems:
             T.solve(T.w, T.rhs(grad=False))
@@ -199,10 +191,7 @@ def test_a_finaliser_may_solve(monkeypatch):
             ss.factorize(T.matrix(T.w))
         ss.clear_cache()
 
-    thread = threading.Thread(target=work, daemon=True)
-    thread.start()
-    thread.join(60)
-    assert not thread.is_alive(), "deadlock"
+    side_by_side(work)
     assert len(seen) >= 5
 
 
@@ -212,25 +201,18 @@ def test_threads_that_change_the_values_under_each_other():
     b = torch.ones(2, dtype=torch.float64)
     matrices = [P.assemble(torch.tensor([2.0 + k, 1.0, 1.0, 3.0]).double()) for k in range(3)]
     true = [torch.linalg.inv(A.to_dense()) @ b for A in matrices]
-    wrong = []
 
     def work(k: int) -> None:
         for step in range(300):
             i = (step * (k + 1) + k) % 3
-            if not torch.allclose(ss.solve(matrices[i], b), true[i]):
-                wrong.append(i)
+            assert torch.allclose(ss.solve(matrices[i], b), true[i])
 
     kept = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
-        threads = [threading.Thread(target=work, args=(k,)) for k in range(6)]
-        for t in threads:
-            t.start()
-        for t in threads:
-            t.join(120)
+        side_by_side(work, 6, seconds=120)
     finally:
         sys.setswitchinterval(kept)
-    assert not wrong
 
 
 def test_clearing_the_cache_while_others_solve(S):
@@ -255,4 +237,5 @@ def test_clearing_the_cache_while_others_solve(S):
         sys.setswitchinterval(kept)
         stop.set()
         thread.join(60)
+    assert not thread.is_alive()
     assert len(cleared) > 50

@@ -6,6 +6,7 @@ import threading
 
 import pytest
 import torch
+from side_by_side import side_by_side
 
 from sparse_solver.matrix.gather import Slots, scatter_sum
 from sparse_solver.planning import passes
@@ -38,18 +39,13 @@ def test_threads_that_come_first_at_once():
     for seed in range(10):
         index, t = sample(seed)
         true = torch.zeros(SIZE, dtype=torch.float64).index_add(0, index, t)
-        slots, found, start = Slots(index, SIZE), [], threading.Barrier(4)
+        slots, start = Slots(index, SIZE), threading.Barrier(4)
 
-        def go(t=t, slots=slots, found=found, start=start):
+        def work(_, t=t, slots=slots, start=start):
             start.wait()
-            found.extend(scatter_sum(t, slots) for _ in range(4))
+            return [scatter_sum(t, slots) for _ in range(4)]
 
-        threads = [threading.Thread(target=go) for _ in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(found) == 16 and all(torch.equal(f, true) for f in found)
+        assert all(torch.equal(f, true) for found in side_by_side(work, 4) for f in found)
 
 
 def test_unusual_triplets():

@@ -10,6 +10,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from side_by_side import side_by_side
 
 from sparse_solver.matrix import openmp
 from sparse_solver.matrix.openmp import on_torchs_threads
@@ -70,11 +71,7 @@ def test_work_that_asks_for_threads_itself_gets_on(two):
 
 
 def test_others_than_the_main_thread_have_no_team(two):
-    found = []
-    thread = threading.Thread(target=lambda: found.append(on_torchs_threads(lambda: None, 2)))
-    thread.start()
-    thread.join()
-    assert found == [False]
+    assert side_by_side(lambda _: on_torchs_threads(lambda: None, 2)) == [False]
 
 
 def test_a_team_of_another_size_is_left_alone(two):

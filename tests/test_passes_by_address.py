@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ctypes
 import math
-import threading
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from side_by_side import side_by_side
 
 import sparse_solver as ss
 from sparse_solver.matrix import openmp
@@ -141,15 +141,12 @@ def test_sums_by_place_and_back(calls, team, system):
 def test_other_threads_are_not_given_torchs(calls):
     before = torch.get_num_threads()
     torch.set_num_threads(2)
-    found = []
     try:
-        thread = threading.Thread(target=lambda: found.extend(map(calls.team, (100, 50_000, 10**6))))
-        thread.start()
-        thread.join()
+        ((few, more, many),) = side_by_side(lambda _: [calls.team(k) for k in (100, 50_000, 10**6)])
     finally:
         torch.set_num_threads(before)
-    assert found[0][1] == found[1][1] == 1
-    assert found[2] is None  # `by_parts` starts some
+    assert few[1] == more[1] == 1
+    assert many is None  # `by_parts` starts some
 
 
 def test_steps_from_another_thread_are_the_same():
@@ -169,10 +166,7 @@ def test_steps_from_another_thread_are_the_same():
     torch.set_num_threads(2)
     try:
         here = [step(k) for k in range(4)]
-        there: list = []
-        thread = threading.Thread(target=lambda: there.extend(step(k) for k in range(4)))
-        thread.start()
-        thread.join()
+        (there,) = side_by_side(lambda _: [step(k) for k in range(4)])
     finally:
         torch.set_num_threads(before)
     for mine, other in zip(here, there, strict=True):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gc
 import pickle
-import threading
 import weakref
 
 import pytest
 import torch
 from conftest import tie
 from reference import assert_solves
+from side_by_side import side_by_side
 from small import small
 from test_step import warm
 
@@ -96,22 +96,15 @@ def test_threads(S):
     ws = [S.w * (1 + 0.2 * k) for k in range(4)]
     b = S.rhs(grad=False)
     true = [S.truth(w, b) for w in ws]
-    wrong = []
 
     def work(k: int) -> None:
         for _ in range(200):
             w = ws[k].clone().requires_grad_()
             x = S.solve(w, b, assume="auto")
             x.sum().backward()
-            if not torch.allclose(x, true[k]):
-                wrong.append(k)
+            assert torch.allclose(x, true[k])
 
-    threads = [threading.Thread(target=work, args=(k,)) for k in range(4)]
-    for t in threads:
-        t.start()
-    for t in threads:
-        t.join(60)
-    assert not wrong
+    side_by_side(work, 4)
 
 
 def test_other_answers_from_the_factor(counts, S):

@@ -47,14 +47,14 @@ def token_of(factors: list[Factored] | BatchFactored, shape: tuple[int, ...] | t
     if shape:
         token = torch.from_numpy(np.arange(len(factors), dtype=np.int64).reshape(shape))
     else:
-        token = torch.from_numpy(_ZERO.copy())  # the quickest tensor there is
+        token = token_of_nothing()
     token.untyped_storage()._sparse_solver_factors = factors  # type: ignore[attr-defined]
     return token
 
 
 def token_of_nothing() -> Tensor:
     """A token that owns no factor."""
-    return torch.from_numpy(_ZERO.copy())
+    return torch.from_numpy(_ZERO.copy())  # the quickest tensor there is
 
 
 def token_there(factor: Lone | DeviceBatch, shape: tuple[int, ...] | torch.Size) -> Tensor:

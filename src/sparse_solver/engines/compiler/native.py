@@ -77,9 +77,8 @@ class Entry(Function):
 
     Its parameters are contiguous arrays of int64 where they are not annotated otherwise: Int32s, Floats
     (float64), Numbers (of the element type), int for a number; inside, arrays are pointers, and outside
-    they may be given by their addresses. `of` gives
-    the function for an element type; called itself it must not depend on any. It returns an integer, 0
-    where nothing is said.
+    they may be given by their addresses. `of` gives the function for an element type; called itself it
+    must not depend on any. It returns an integer, 0 where nothing is said.
     """
 
     def __call__(self, *args: Any) -> int:

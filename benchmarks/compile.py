@@ -38,7 +38,7 @@ def module(name: str, dtype: str | None) -> dict[str, Any]:
     start = time.perf_counter()
     made = program(f"{PACKAGE}.{name}", None if dtype is None else np.dtype(dtype))
     translated = time.perf_counter()
-    code = machine_code(made)
+    code = machine_code(made.module, made.of_numbers)
     done = time.perf_counter()
     functions = {f.__name__ for f, _ in made.instances}
     return {

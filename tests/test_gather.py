@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import threading
 
 import pytest
@@ -29,10 +30,11 @@ def sample(seed):
 def test_addresses_are_of_arrays_that_are_held():
     """Two threads that come first at once make the arrays twice."""
     slots = Slots(sample(0)[0], SIZE)
-    *_, pointer, order, index, held = slots.places
-    slots._incidence = slots._narrow = None
-    assert slots.incidence[0] is not held[0]
-    assert [pointer, order, index] == [a.ctypes.data for a in held]
+    table = slots.table
+    slots._singles = slots._narrow = None
+    assert slots.singles[0] is not table.held[0]
+    assert list(table[3:]) == [a.ctypes.data for a in table.held]
+    assert table.at == ctypes.addressof(table)
 
 
 def test_threads_that_come_first_at_once():

@@ -13,12 +13,26 @@ from side_by_side import side_by_side
 
 import sparse_solver as ss
 from sparse_solver.matrix import openmp
+from sparse_solver.matrix.gather import Slots
 from sparse_solver.planning import passes
-from sparse_solver.planning.passes import plain
+from sparse_solver.planning.passes import layout, plain
 
 pytest.importorskip("numba")
 SIDE, N = 100, 10_000  # enough numbers for two threads of torch's
-LOOSE = 1e300, 1e300
+_Limits = ctypes.c_double * 2
+
+
+def limits(normwise=1e300, componentwise=1e300):
+    made = _Limits(normwise, componentwise)
+    kept.append(made)
+    return ctypes.addressof(made)
+
+
+kept = []
+
+
+def threads_of(team):
+    return ctypes.c_int64.from_address(team + 8).value
 
 
 @pytest.fixture(params=["float32", "float64"])
@@ -34,7 +48,7 @@ def team(request, calls):
     if request.param == "together" and openmp._openmp() is None:
         pytest.skip("torch's OpenMP is not at hand")
     given = calls.team(10**6)
-    assert given[1] == torch.get_num_threads()
+    assert threads_of(given) == torch.get_num_threads()
     yield given
     torch.set_num_threads(before)
 
@@ -45,13 +59,12 @@ def system(calls):
     dtype = next(np.dtype(d) for d in ("f", "d") if passes.passes_for(np.dtype(d)).calls is calls)
     rng = np.random.default_rng(0)
     P = ss.gallery.grid_laplacian((SIDE, SIDE)).pattern
-    assert P.is_symmetric  # the mates are there from now on
+    assert P.is_symmetric  # the pairs are there from now on
     values = rng.standard_normal(P.nnz).astype(dtype)
-    values = (values + values[P.mates]).astype(dtype)
+    values = (values + values[P.transposed_order]).astype(dtype)
     x, b, z = rng.standard_normal((3, N)).astype(dtype)
     kept, sums, diagonal = np.zeros_like(values), np.zeros(N, dtype), np.zeros(N, dtype)
-    arrays = *P.unsigned, P.mates, kept, sums, diagonal
-    row = (ctypes.c_int64 * 9)(N, P.nnz, *(a.ctypes.data for a in arrays))
+    row = layout.row(N, (*P.unsigned, *P.pairs), (kept, sums, diagonal))
     return SimpleNamespace(**locals())
 
 
@@ -60,9 +73,8 @@ def at(*arrays):
 
 
 def prepared(calls, team, s, values):
-    facts = (ctypes.c_double * 4)()
-    assert calls.prepare(team, s.row, values.ctypes.data, facts) == 0
-    return list(facts)
+    assert calls.prepare(team, s.row.at, values.ctypes.data) == 0
+    return list(s.row.found)
 
 
 def test_facts_of_a_matrix(calls, team, system):
@@ -78,9 +90,9 @@ def test_facts_of_a_matrix(calls, team, system):
 
 def test_the_very_same_numbers_are_known(calls, team, system):
     prepared(calls, team, system, system.values)
-    facts = (ctypes.c_double * 4)(7, 7, 7, 7)
-    assert calls.prepare(team, system.row, system.values.ctypes.data, facts) == 1
-    assert list(facts) == [7] * 4
+    system.row.found[:] = [7] * 4
+    assert calls.prepare(team, system.row.at, system.values.ctypes.data) == 1
+    assert list(system.row.found) == [7] * 4
 
 
 @pytest.mark.parametrize("place", [0, 0.3, 0.5, 0.999999])
@@ -100,7 +112,7 @@ def test_what_is_not_finite_is_seen(calls, team, system, bad, place):
     prepared(calls, team, system, system.values)
     b = system.b.copy()
     b[int(place * N)] = bad
-    assert calls.judge(team, system.row, *at(system.x, b), *LOOSE) == -1
+    assert calls.judge(team, system.row.at, *at(system.x, b), limits()) == -1
 
 
 def test_residuals(calls, team, system):
@@ -108,9 +120,9 @@ def test_residuals(calls, team, system):
     prepared(calls, team, s, s.values)
     diagonal = np.abs(s.values[s.P.diagonal])
     _, top, reach, least = plain.residual(s.P, s.values, diagonal, s.x, s.b, False)
-    assert calls.judge(team, s.row, *at(s.x, s.b), *LOOSE) == top / reach
-    assert calls.judge(team, s.row, *at(s.x, s.b), 0.999 * top / reach, 1e300) == -1
-    assert calls.judge(team, s.row, *at(s.x, s.b), 1e300, 0.999 * top / least) == -1
+    assert calls.judge(team, s.row.at, *at(s.x, s.b), limits()) == top / reach
+    assert calls.judge(team, s.row.at, *at(s.x, s.b), limits(normwise=0.999 * top / reach)) == -1
+    assert calls.judge(team, s.row.at, *at(s.x, s.b), limits(componentwise=0.999 * top / least)) == -1
 
 
 def test_gradients(calls, team, system):
@@ -118,23 +130,22 @@ def test_gradients(calls, team, system):
     prepared(calls, team, s, s.values)
     diagonal, out = np.abs(s.values[s.P.diagonal]), np.empty_like(s.values)
     expected, top, reach, _ = plain.adjoint(s.P, s.values, diagonal, s.x, s.b, s.z, False)
-    assert calls.adjoint(team, s.row, *at(s.x, s.b, s.z, out), *LOOSE) == top / reach
+    assert calls.adjoint(team, s.row.at, *at(s.x, s.b, s.z, out), limits()) == top / reach
     np.testing.assert_array_equal(out, expected)
 
 
 def test_sums_by_place_and_back(calls, team, system):
     rng = np.random.default_rng(1)
     index = rng.integers(0, 20_000, 90_001)
-    order = np.argsort(index, kind="stable").astype(np.uint32)
-    pointer = np.concatenate([[0], np.cumsum(np.bincount(index, minlength=20_000))]).astype(np.uint32)
+    assert set(np.bincount(index)) > {0, 1, 2}
+    slots = Slots(torch.from_numpy(index), 20_000)
     triplets = rng.standard_normal(90_001).astype(system.dtype)
     sums, back = np.empty(20_000, system.dtype), np.empty_like(triplets)
-    calls.sum(team, 20_000, 90_001, *at(pointer, order, triplets, sums))
+    calls.sum(team, slots.table.at, *at(triplets, sums))
     expected = np.zeros(20_000, system.dtype)
     np.add.at(expected, index, triplets)  # in the order of the triplets, as it is promised
     np.testing.assert_array_equal(sums, expected)
-    narrow = index.astype(np.uint32)
-    calls.take(team, 20_000, 90_001, *at(narrow, sums, back))
+    calls.take(team, slots.table.at, *at(sums, back))
     np.testing.assert_array_equal(back, sums[index])
 
 
@@ -145,7 +156,7 @@ def test_other_threads_are_not_given_torchs(calls):
         ((few, more, many),) = side_by_side(lambda _: [calls.team(k) for k in (100, 50_000, 10**6)])
     finally:
         torch.set_num_threads(before)
-    assert few[1] == more[1] == 1
+    assert threads_of(few) == threads_of(more) == 1
     assert many is None  # `by_parts` starts some
 
 
@@ -155,7 +166,7 @@ def test_steps_from_another_thread_are_the_same():
     assert P.is_symmetric
     rng, before = torch.Generator().manual_seed(0), torch.get_num_threads()
     w = torch.rand(P.nnz, dtype=torch.float64, generator=rng)
-    v = torch.where(P.rows == P.cols, 9.0, -1 - 0.1 * (w + w[P.mates.astype(np.int64)]))
+    v = torch.where(P.rows == P.cols, 9.0, -1 - 0.1 * (w + w[P.transposed_order]))
     b = torch.rand(P.shape[0], dtype=torch.float64, generator=rng)
 
     def step(shift):

@@ -10,6 +10,7 @@ the general path, and backward goes on as the general rule does.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -60,7 +61,7 @@ def quick(A: SparseMatrix | Tensor, b: Tensor, assume: str, method: Direct) -> T
         touch(pattern)
     step = slot.step
     if type(step) is not Step:
-        return None if on_device.everywhere else _apply_known(values, b, slot)
+        return None if on_device.everywhere else _through_known(values, b, slot)
     try:
         return _apply(values, b, slot, step)
     except _Unusual:
@@ -101,20 +102,16 @@ class _Step(torch.autograd.Function):
 class _Known(torch.autograd.Function):
     """By any engine, on a slot that is known. The factor is held by a tensor of no elements, which is
     saved as others are; made anew from saved numbers it holds none.
+
+    Forward only makes the node, and x without numbers: `_through_known` solves then. After an engine at
+    work the caches hold its numbers, and a node takes three times as long.
     """
 
     @staticmethod
-    def forward(ctx, values, b, slot):  # type: ignore[no-untyped-def]
+    def forward(ctx, values, b, holder, slot):  # type: ignore[no-untyped-def]
         refuse_traces()
         ctx.planner, ctx.step = slot.planner, slot.step
-        step, holder = ctx.step, b.new_empty(0)
-        found = None if step is None else step.solve(slot, values, b)
-        if found is None:
-            factored = renewed(slot, values.detach().numpy())
-            x = torch.from_numpy(factored.solve(b.detach().numpy()))
-        else:
-            factored, x = found
-        holder.factored = factored
+        x = b.new_empty(len(b))
         ctx.to_save = values, x, holder
         return x
 
@@ -126,16 +123,28 @@ class _Known(torch.autograd.Function):
         ordinary = not torch.is_grad_enabled() and are_ordinary(g, x) and not g.is_complex()
         if wanted and ordinary and factored is not None:
             if ctx.step is not None and g.is_contiguous() and x.is_contiguous():
-                return *ctx.step.adjoint(factored, g, x), None
+                return *ctx.step.adjoint(factored, g, x), None, None
             y, A_bar = factored.adjoint(g.detach().numpy(), x.detach().numpy(), False)
-            return torch.from_numpy(A_bar), torch.from_numpy(y), None
+            return torch.from_numpy(A_bar), torch.from_numpy(y), None, None
         planner = ctx.planner
         P = planner.pattern
         token = token_of([factored], ()) if factored is not None else token_of_nothing()
         system = P.rows, P.cols, P.handle, planner.assume + planner.method.key, False
-        return *adjoint(g, values, x, token, *system, wanted), None
+        return *adjoint(g, values, x, token, *system, wanted), None, None
 
 
 # Without what torch does for transforms, which are never active here.
 _apply: Callable[..., Tensor] = super(torch.autograd.Function, _Step).apply  # type: ignore[misc]
 _apply_known: Callable[..., Tensor] = super(torch.autograd.Function, _Known).apply  # type: ignore[misc]
+
+
+def _through_known(values: Tensor, b: Tensor, slot: Any) -> Tensor:
+    """x by `_Known`, with its numbers."""
+    holder: Any = b.new_empty(0)
+    x, step = _apply_known(values, b, holder, slot), slot.step
+    factored = None if step is None else step.solve(slot, values, b, x)
+    if factored is None:
+        factored = renewed(slot, values.detach().numpy())
+        x.detach().numpy()[:] = factored.solve(b.detach().numpy())
+    holder.factored = factored
+    return x

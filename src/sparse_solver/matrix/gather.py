@@ -9,6 +9,7 @@ faster. Both add in the order of the triplets.
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from .threads import by_parts
 _is_compiling = torch.compiler.is_compiling
 _compiled: dict[str, Any] = {}  # loops by the dtype's character, from `use_compiled`
 _calls: dict[torch.dtype, Any] = {}
+_Table = ctypes.c_int64 * 8
 _FEW = 20_000  # triplets up to which torch's operation costs less than a rule of our own
 
 __all__ = ["Slots", "gather", "scatter_sum", "use_compiled"]
@@ -42,12 +44,14 @@ class Slots:
 
     def __init__(self, index: Tensor, size: int) -> None:
         self.index, self.size, self.count = index, size, len(index)
+        self._is_narrow = max(size, self.count) < 2**31
         self._incidence: tuple[np.ndarray, np.ndarray] | None = None
+        self._singles: tuple[np.ndarray, ...] | None = None
         self._ones: dict[np.dtype, np.ndarray] = {}
         self._narrow: np.ndarray | None = None
         self._devices: dict[torch.device, Tensor] = {}
         self._zeros: dict[torch.dtype, Tensor] = {}
-        self._places: tuple[Any, ...] | None = None
+        self._table: Any = None
 
     def zeros(self, dtype: torch.dtype) -> Tensor:
         """As many as there are places, on the host: read, never written to."""
@@ -80,6 +84,23 @@ class Slots:
         return self._incidence
 
     @property
+    def singles(self) -> tuple[np.ndarray, ...]:
+        """(a triplet of each place, the ascending places with more or none, and as `incidence` the
+        triplets of these), uint32: what compiled loops sum by, since most places have one. There must
+        be a triplet, and fewer than 2^31 of them and of places.
+        """
+        if self._singles is None:
+            index = self.index.numpy()
+            order, count = np.argsort(index, kind="stable"), np.bincount(index, minlength=self.size)
+            begin = np.cumsum(count) - count
+            others = np.flatnonzero(count != 1)
+            pointer = np.append(0, np.cumsum(count[others]))
+            single = order[np.minimum(begin, len(order) - 1)]
+            order = order[np.repeat(count != 1, count)]
+            self._singles = tuple(a.astype(np.uint32) for a in (single, others, pointer, order))
+        return self._singles
+
+    @property
     def narrow(self) -> np.ndarray:
         """The index in 32 bits; fewer than 2^31 places and triplets."""
         if self._narrow is None:
@@ -87,28 +108,27 @@ class Slots:
         return self._narrow
 
     @property
-    def places(self) -> tuple[Any, ...]:
-        """(places, triplets, addresses of `incidence` and of `narrow`, these arrays), for compiled
-        calls; fewer than 2^31 of both. Hold it during a call: two threads that come first at once make
-        the arrays twice, and one set of them goes.
+    def table(self) -> Any:
+        """What compiled calls read, as an array of words that holds what it points to: how many places,
+        triplets, and places with not exactly one, then the addresses of `singles` and of `narrow`. Hold
+        it during a call: two threads that come first at once make it twice, and one of them goes.
         """
-        places = self._places
-        if places is None:
-            arrays = *self.incidence, self.narrow
-            assert all(a.itemsize == 4 for a in arrays)
-            places = self.size, self.count, *(a.ctypes.data for a in arrays), arrays
-            self._places = places
-        return places
+        if self._table is None:
+            arrays = *self.singles, self.narrow
+            table: Any = _Table(self.size, self.count, len(arrays[1]), *(a.ctypes.data for a in arrays))
+            table.held, table.at = arrays, ctypes.addressof(table)
+            self._table = table
+        return self._table
 
     def sum(self, triplets: np.ndarray) -> np.ndarray:
         """Sums of `triplets` (m,) by place, always in the order of the triplets."""
-        pointer, order = self.incidence
         compiled = _compiled.get(triplets.dtype.char)
-        if compiled is not None and pointer.itemsize == 4:
+        if compiled is not None and self.count and self._is_narrow:
             out = np.empty(self.size, triplets.dtype)
-            given = pointer.view(np.uint32), order.view(np.uint32), triplets, out
-            by_parts(self.size, len(order), lambda start, stop: compiled.sum(*given, start, stop))
+            given = *self.singles, triplets, out
+            by_parts(self.size, self.count, lambda start, stop: compiled.sum(*given, start, stop))
             return out
+        pointer, order = self.incidence
         ones = self._ones.get(triplets.dtype)
         if ones is None:
             ones = self._ones.setdefault(triplets.dtype, np.ones(len(order), triplets.dtype))
@@ -124,7 +144,7 @@ class Slots:
     def take(self, values: np.ndarray) -> np.ndarray | None:
         """Of `values` (nnz,) those at the places, (m,), by a compiled loop; None if there is none."""
         compiled = _compiled.get(values.dtype.char)
-        if compiled is None or max(self.count, self.size) >= 2**31:
+        if compiled is None or not self._is_narrow:
             return None
         out = np.empty(self.count, values.dtype)
         given = self.narrow, np.ascontiguousarray(values), out
@@ -203,20 +223,18 @@ class _Sum(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, t: Tensor, slots: Slots, calls: Any, team: Any) -> Tensor:
         ctx.given = slots, calls
-        places, count, pointer, order, _, _held = slots.places
-        out = t.new_empty(places)
-        calls.sum(team, places, count, pointer, order, t.data_ptr(), out.data_ptr())
+        table, out = slots._table or slots.table, t.new_empty(slots.size)
+        calls.sum(team, table.at, t.data_ptr(), out.data_ptr())
         return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
         slots, calls = ctx.given
-        places, count, _, _, index, _held = slots.places
-        team = calls.team(count)
+        team = calls.team(slots.count)
         if team is None or torch.is_grad_enabled() or not is_ordinary(g) or not g.is_contiguous():
             return gather(g, slots), None, None, None
-        out = g.new_empty(count)
-        calls.take(team, places, count, index, g.data_ptr(), out.data_ptr())
+        table, out = slots._table or slots.table, g.new_empty(slots.count)
+        calls.take(team, table.at, g.data_ptr(), out.data_ptr())
         return out, None, None, None
 
 
@@ -234,8 +252,8 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
             zeros = slots.zeros(t.dtype) if zeros is None else zeros
             return zeros.index_add(0, slots.index, t)
         return _index_add(t, slots)
-    calls = _calls.get(t.dtype) if max(slots.count, slots.size) < 2**31 else None
-    if calls is not None and t.dim() == 1 and is_ordinary(t) and t.is_contiguous():
+    calls = _calls.get(t.dtype)
+    if calls is not None and t.dim() == 1 and slots._is_narrow and is_ordinary(t) and t.is_contiguous():
         team = calls.team(slots.count)
         if team is not None:
             return _sum(t, slots, calls, team)

@@ -217,17 +217,18 @@ class Pattern:
         return upper, self.transposed_order[upper]
 
     @property
-    def mates(self) -> np.ndarray | None:
-        """(nnz,) uint32: the nonzero at (j, i) for each (i, j), or None unless `is_symmetric` was found
-        true before; it is not looked into for this.
+    def pairs(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """`triangles` without the diagonal, as uint32, or None unless `is_symmetric` was found true
+        before; it is not looked into for this.
         """
         if not self.__dict__.get("is_symmetric", False) or self.unsigned is None:
             return None
-        return self._mates
+        return self._pairs
 
     @cached_property
-    def _mates(self) -> np.ndarray:
-        return self.transposed_order.astype(np.uint32)
+    def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
+        upper = np.flatnonzero(self.cols.numpy() > self.rows.numpy())
+        return upper.astype(np.uint32), self.transposed_order[upper].astype(np.uint32)
 
     @cached_property
     def diagonal(self) -> np.ndarray:

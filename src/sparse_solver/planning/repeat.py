@@ -3,9 +3,9 @@ few calls as can be.
 
 After the engine the caches hold its numbers, and every function and object that Python touches must be
 fetched anew: at 10,000 unknowns that takes longer than the passes over the numbers. So what the general
-path finds out step by step is one compiled call before the engine and one after it, and the objects of
-the last solve are used again where nobody else holds them. Whatever is not the usual case is left to
-the general path.
+path finds out step by step is one compiled call before the engine and one after it, the tensors are
+there before, and the objects of the last solve are used again where nobody else holds them. Whatever is
+not the usual case is left to the general path.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ from .conditioning import MARGIN
 from .equations import COMPONENTWISE, NORMWISE, Equations
 from .factored import Factored
 from .passes import passes_for
+from .passes.layout import row
 
 if TYPE_CHECKING:
     from .cache import _Slot
 
 __all__ = ["Repeat", "repeat_of"]
 
-_Facts = ctypes.c_double * 4
+_Limits = ctypes.c_double * 2
 _references = sys.getrefcount
 _has_lock = getattr(sys, "_is_gil_enabled", lambda: True)
 
@@ -49,19 +50,21 @@ class Repeat:
         self.planner, self.kind, self.symbolic = factored.planner, factored.kind, attempt.symbolic
         self._engine = REGISTRY[attempt.choice.engine]
         pattern = eq.pattern
-        assert pattern.unsigned is not None and pattern.mates is not None
-        self._held = *pattern.unsigned, pattern.mates
-        self._system = eq.n, pattern.nnz, *(a.ctypes.data for a in self._held)
+        assert pattern.unsigned is not None and pattern.pairs is not None
+        self._held = *pattern.unsigned, *pattern.pairs
         self.n, self.nnz = eq.n, pattern.nnz
-        self._limits = NORMWISE * eq.eps, COMPONENTWISE * eq.eps
+        self._bounds = _Limits(NORMWISE * eq.eps, COMPONENTWISE * eq.eps)
+        self._limits = ctypes.addressof(self._bounds)
         self._dominance = MARGIN * eq.eps
         self._calls = passes_for(eq.values.dtype).calls
 
     def store_of(self, factored: Factored) -> None:
         """Nothing: factors of these steps are no tensors."""
 
-    def solve(self, slot: _Slot, values: Tensor, b: Tensor) -> tuple[Factored, Tensor] | None:
-        """(factor, x) for contiguous values (nnz,) and b (n,), or None where that is not for here."""
+    def solve(self, slot: _Slot, values: Tensor, b: Tensor, x: Tensor) -> Factored | None:
+        """The factor for contiguous values (nnz,), with A^-1 b (n,) put into x; None where that is not
+        for here.
+        """
         kept, team = slot.factored, self._calls.team(self.nnz)
         if team is None or kept is None or kept.attempt is None:
             return None
@@ -79,40 +82,37 @@ class Repeat:
         ):
             slot.factored = kept
             return None
-        facts, system = _Facts(), kept.notes.get("system") or self._table(kept)
-        # Made before the engine empties the caches of what makes them.
-        x = b.new_empty(self.n)
+        system = kept.notes.get("system") or self._row(kept)
         places = x.data_ptr(), b.data_ptr()
-        if not self._calls.prepare(team, system, values.data_ptr(), facts):
-            if not self._anew(kept, eq, facts):
+        if not self._calls.prepare(team, system.at, values.data_ptr()):
+            if not self._anew(kept, eq, system):
                 return None
         slot.factored = kept
         try:
             kept.attempt.numeric.solve_at(*places)  # type: ignore[attr-defined]
         except Declined:
-            return kept, torch.from_numpy(kept.solve(b.detach().numpy()))
-        error = self._calls.judge(team, system, *places, *self._limits)
+            error = -1.0
+        else:
+            error = self._calls.judge(team, system.at, *places, self._limits)
         if error < 0:
-            return kept, torch.from_numpy(kept.solve(b.detach().numpy()))
-        kept.steps, kept.residual = 0, error
-        return kept, x
+            x.detach().numpy()[:] = kept.solve(b.detach().numpy())
+        else:
+            kept.steps, kept.residual = 0, error
+        return kept
 
-    def _table(self, factored: Factored) -> Any:
+    def _row(self, factored: Factored) -> Any:
         """What compiled calls read of a system, kept with it; it may outlive these steps."""
         eq = factored.equations
-        arrays = (a.ctypes.data for a in (eq.values, eq.row_sums, eq.diagonal))
-        table = (ctypes.c_int64 * 9)(*self._system, *arrays)
-        table.held = self._held  # type: ignore[attr-defined]
-        factored.notes["system"] = table
-        return table
+        system = row(eq.n, self._held, (eq.values, eq.row_sums, eq.diagonal))
+        factored.notes["system"] = system
+        return system
 
-    def _anew(self, kept: Factored, eq: Equations, facts: Any) -> bool:
+    def _anew(self, kept: Factored, eq: Equations, system: Any) -> bool:
         """Turn the factor of other values into that of those which are in `eq` now, if it can be."""
-        eq.norm, eq.margin, eq.lowest, mirrored = facts
+        eq.norm, eq.margin, eq.lowest, mirrored = system.found
         if not (eq.norm < np.inf and eq.lowest > 0 and mirrored):
             return False
         eq.__dict__.pop("magnitudes", None)
-        system = kept.notes["system"]
         kept.notes.clear()
         kept.notes["system"] = system
         attempt, planner = kept.attempt, self.planner
@@ -133,7 +133,7 @@ class Repeat:
         eq, attempt, team = factored.equations, factored.attempt, self._calls.team(self.nnz)
         assert attempt is not None
         if eq.mirrored and team is not None:
-            system = factored.notes.get("system") or self._table(factored)
+            system = factored.notes.get("system") or self._row(factored)
             y, out = x.new_empty(self.n), x.new_empty(self.nnz)
             places = y.data_ptr(), g.data_ptr()
             try:
@@ -142,7 +142,7 @@ class Repeat:
                 pass
             else:
                 others = x.data_ptr(), out.data_ptr()
-                error = self._calls.adjoint(team, system, *places, *others, *self._limits)
+                error = self._calls.adjoint(team, system.at, *places, *others, self._limits)
                 if error >= 0:
                     factored.steps, factored.residual = 0, error
                     return out, y
@@ -159,7 +159,7 @@ def repeat_of(factored: Factored, known: Any) -> Repeat | None:
         or not eq.mirrored
         or not planner.method.check
         or not hasattr(passes_for(eq.values.dtype), "calls")
-        or eq.pattern.mates is None
+        or eq.pattern.pairs is None
     ):
         return None
     if isinstance(known, Repeat) and known.symbolic is attempt.symbolic and known.kind == factored.kind:

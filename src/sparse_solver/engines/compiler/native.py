@@ -31,7 +31,7 @@ from .functions import Function
 from .translate import Program
 from .types import INT, Pointer, Scalar
 
-__all__ = ["Entry", "Floats", "Int32s", "Numbers", "entry", "machine_code", "program"]
+__all__ = ["Entry", "Floats", "Int32s", "Numbers", "address_of", "entry", "machine_code", "program"]
 
 log = logging.getLogger("sparse_solver")
 Int32s: TypeAlias = Any  # annotations of parameters, for `Entry`; those without are Ints
@@ -170,16 +170,28 @@ def _load(module: str, dtype: np.dtype | None) -> None:
     code = _kept(name, module)
     if code is None:
         start = time.perf_counter()
-        code = machine_code(program(module, dtype))
+        whole = program(module, dtype)
+        code = machine_code(whole.module, whole.of_numbers)
         _keep(name, module, code)
         log.debug("compiled %s in %.2f s", name, time.perf_counter() - start)
+    _add(code)
+
+
+_alive: list = []  # code lives as long as its addresses are called
+
+
+def _add(code: bytes) -> None:
     object_file = llvm.ObjectFileRef.from_data(code)
     _engine().add_object_file(object_file)
     _engine().finalize_object()
     _alive.extend((object_file, code))
 
 
-_alive: list = []  # code lives as long as its addresses are called
+def address_of(module: ir.Module, symbol: str) -> int:
+    """Compile a module, for this process only: where the function of this name begins."""
+    with _lock:
+        _add(machine_code(module, False))
+        return _engine().get_function_address(symbol)
 
 
 def program(module: str, dtype: np.dtype | None) -> Program:
@@ -229,17 +241,17 @@ def _export_lanes(program: Program, code: ir.Function, place: int) -> None:
     builder.ret_void()
 
 
-def machine_code(program: Program) -> bytes:
+def machine_code(module: ir.Module, of_numbers: bool) -> bytes:
     """What LLVM makes of it: an object file."""
     machine = _machine()
-    parsed = llvm.parse_assembly(str(program.module))
+    parsed = llvm.parse_assembly(str(module))
     parsed.triple, parsed.data_layout = machine.triple, str(machine.target_data)
     parsed.verify()
     tuning = llvm.create_pipeline_tuning_options(speed_level=3)
     # What is worth unrolling is written out (`tile`, `strips`, `wide`); lists of integers are walked
     # through one by one: looking for more takes LLVM as long as all the rest.
     tuning.loop_unrolling = False
-    tuning.loop_vectorization = program.of_numbers
+    tuning.loop_vectorization = of_numbers
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(parsed, builder)
     return machine.emit_object(parsed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import sys
 import time
@@ -62,6 +61,7 @@ def functions(dtype: str) -> Functions:
         return found
     from numba import from_dtype
 
+    from ..compiler import callable_at
     from .kernels import cache_path, compile_for
 
     if not is_stamped("simplicial-*", _SOURCES):
@@ -69,11 +69,8 @@ def functions(dtype: str) -> Functions:
     before, start = state(dtype), time.perf_counter()
     compiled = compile_for(from_dtype(np.dtype(dtype)))
     _kept.append(compiled)
-    made = []
-    for f in compiled:
-        kinds = [ctypes.c_int64 if str(a) == "int64" else ctypes.c_void_p for a in f._sig.args]
-        made.append(ctypes.CFUNCTYPE(ctypes.c_int64, *kinds)(f.address))
-    found = _compiled[dtype] = Functions(*made)
+    found = Functions(*(callable_at(f.address, len(f._sig.args)) for f in compiled))
+    _compiled[dtype] = found
     if before == "cold":
         stamp(f"simplicial-{dtype}", _SOURCES)
         _on_disk.cache_clear()

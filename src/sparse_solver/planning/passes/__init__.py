@@ -24,7 +24,7 @@ from . import plain
 __all__ = ["consider", "passes_for", "state", "warm_up"]
 
 log = logging.getLogger("sparse_solver")
-_SOURCES = tuple(Path(__file__).with_name(f"{name}.py") for name in ("loops", "calls"))
+_SOURCES = tuple(Path(__file__).with_name(f"{name}.py") for name in ("loops", "calls", "layout"))
 _DTYPES = ("float32", "float64")
 _CALL = 5000  # numbers that take as long to pass over as the calls themselves
 _AT_STAKE = {"loaded": 1e6, "on disk": 1e7, "cold": 3e9}  # numbers passed over before it pays

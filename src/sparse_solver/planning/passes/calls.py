@@ -1,9 +1,9 @@
 """The loops by addresses, for calls in a microsecond, over torch's threads where these are lent.
 
-A system is a row of addresses: of indptr, cols, the places of the diagonal, mates, values, row sums and
-diagonal, after n and the number of nonzeros. A team says how a function is run on all of torch's
-threads at once: the address of what does that, how many they are (1: the caller alone), and the address
-of the function, which draws parts of a task until none is left: who comes late finds less to do.
+A system is a row of words, see `layout`; where triplets go is told by `Slots.table`. A team says how a
+function is run on all of torch's threads at once: the address of what does that, how many they are (1:
+the caller alone), and the address of the function, which draws parts of a task until none is left: who
+comes late finds less to do.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from llvmlite import ir
 from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
+from . import layout
 from .loops import OPTIONS, adjoint, residual, sizes, sum_up, take
 
 __all__ = ["compile_calls"]
@@ -22,7 +23,8 @@ __all__ = ["compile_calls"]
 _PARALLEL, _THREADS, _FUNCTION, _TEAM = range(4)  # of a team; last its length, as below
 _DRAWN, _PARTS, _COUNT, _WHAT, _FACTS, _GIVEN = range(6)  # of a task
 _SIZES, _RESIDUAL, _ADJOINT, _SUM, _TAKE = range(5)  # what to do
-_TASK, _SYSTEM = _GIVEN + 6, 9
+_TASK = _GIVEN + 5
+_PLACES, _TRIPLETS, _OTHERS, _SINGLE, _WHICH, _POINTER, _ORDER, _INDEX = range(8)  # of `Slots.table`
 _EACH = 3  # parts for each thread
 _LINE = 8  # numbers in a cache line, a part's own for what it finds out
 _bits, _byte = ir.IntType(64), ir.IntType(8).as_pointer()
@@ -81,9 +83,20 @@ def _vector(address, kind, count):
 @njit(**OPTIONS)
 def _matrix(system, like):
     """(indptr, cols, values, diagonal)."""
-    n, nnz = system[0], system[1]
-    indices = _vector(system[2], np.uint32, n + 1), _vector(system[3], np.uint32, nnz)
-    return *indices, _vector(system[6], like, nnz), _vector(system[8], like, n)
+    n, nnz = system[layout.N], system[layout.NNZ]
+    indptr = _vector(system[layout.INDPTR], np.uint32, n + 1)
+    cols, values = system[layout.COLS], _vector(system[layout.VALUES], like, nnz)
+    return indptr, _vector(cols, np.uint32, nnz), values, _vector(system[layout.DIAGONAL], like, n)
+
+
+@njit(**OPTIONS)
+def _sum_up(slots, triplets, out, start, stop):
+    """`sum_up` by the words of `Slots.table`."""
+    single = _vector(slots[_SINGLE], np.uint32, slots[_PLACES])
+    which = _vector(slots[_WHICH], np.uint32, slots[_OTHERS])
+    pointer = _vector(slots[_POINTER], np.uint32, slots[_OTHERS] + 1)
+    order = _vector(slots[_ORDER], np.uint32, pointer[slots[_OTHERS]])
+    sum_up(single, which, pointer, order, triplets, out, start, stop)
 
 
 @njit(**OPTIONS)
@@ -96,22 +109,24 @@ def _do(task):
     while k < parts:
         start, stop, found = count * k // parts, count * (k + 1) // parts, facts[k]
         if what == _SUM or what == _TAKE:
-            places, m = given[0], given[1]
-            index, triplets = _vector(given[2], np.uint32, m), _vector(given[3], task, m)
-            of_places = _vector(given[4], task, places)
+            slots = _vector(given[0], np.int64, _INDEX + 1)
+            triplets = _vector(given[1], task, slots[_TRIPLETS])
+            of_places = _vector(given[2], task, slots[_PLACES])
             if what == _SUM:
-                pointer = _vector(given[5], np.uint32, places + 1)
-                sum_up(pointer, index, triplets, of_places, start, stop)
+                _sum_up(slots, triplets, of_places, start, stop)
             else:
+                index = _vector(slots[_INDEX], np.uint32, slots[_TRIPLETS])
                 take(index, of_places, triplets, start, stop)
         else:
-            system = _vector(given[0], np.int64, _SYSTEM)
-            n, nnz = system[0], system[1]
+            system = _vector(given[0], np.int64, layout.LENGTH)
+            n, nnz = system[layout.N], system[layout.NNZ]
             indptr, cols, values, diagonal = _matrix(system, task)
             if what == _SIZES:
-                at, mates = _vector(system[4], np.uint32, n), _vector(system[5], np.uint32, nnz)
-                new, sums = _vector(given[1], task, nnz), _vector(system[7], task, n)
-                seen = sizes(indptr, at, mates, new, values, sums, diagonal, start, stop)
+                at, pairs = _vector(system[layout.AT], np.uint32, n), system[layout.PAIRS]
+                upper = _vector(system[layout.UPPER], np.uint32, pairs)
+                mirror = _vector(system[layout.MIRROR], np.uint32, pairs)
+                new, sums = _vector(given[1], task, nnz), _vector(system[layout.ROW_SUMS], task, n)
+                seen = sizes(indptr, at, upper, mirror, new, values, sums, diagonal, start, stop)
                 found[0], found[2], found[3], found[4] = seen[0], seen[1], seen[2], seen[3]
             else:
                 x, b = _vector(given[1], task, n), _vector(given[2], task, n)
@@ -149,53 +164,52 @@ def _done(team, what, count, given, like):
     return a, b, c, d, e
 
 
-def _prepare(team, system, v, facts):
-    """`sizes` of v, which becomes the system's values, into facts: norm, margin, lowest and whether
+def _prepare(team, system, v):
+    """`sizes` of v, which becomes the system's values, into its room: norm, margin, lowest and whether
     mirrored. Or 1 and nothing else, if they are these very numbers.
     """
-    n, nnz, place = system[0], system[1], system[6]
-    new, old = carray(v, (nnz,)), _vector(place, v, nnz)
+    nnz = system[layout.NNZ]
+    new, old = carray(v, (nnz,)), _vector(system[layout.VALUES], v, nnz)
     e = 0
     while e < nnz and new[e] == old[e]:
         e += 1
     if e == nnz:
         return 1
-    found = _done(team, _SIZES, n, (_address(system), _address(v)), v)
-    facts[0], facts[1], facts[2], facts[3] = found[0], found[2], found[3], found[4]
+    found = _done(team, _SIZES, system[layout.N], (_address(system), _address(v)), v)
+    room = _vector(_address(system) + 8 * layout.FOUND, np.float64, 4)
+    room[0], room[1], room[2], room[3] = found[0], found[2], found[3], found[4]
     return 0
 
 
 @njit(**OPTIONS)
-def _error(facts, normwise, componentwise):
-    """As `Equations.judge` bounds it; -1 where that does not accept."""
+def _error(facts, limits):
+    """As `Equations.judge` bounds it by (normwise, componentwise); -1 where that does not accept."""
     top, reach, least = facts[0], facts[1], facts[2]
     if not reach > 0:
         return -1.0
     error = top / reach
-    return error if error <= normwise and top <= componentwise * least else -1.0
+    return error if error <= limits[0] and top <= limits[1] * least else -1.0
 
 
-def _judge(team, system, x, b, normwise, componentwise):
+def _judge(team, system, x, b, limits):
     """The normwise backward error of x for A x = b, or -1 where it may not be accurate."""
     given = _address(system), _address(x), _address(b)
-    return _error(_done(team, _RESIDUAL, system[0], given, x), normwise, componentwise)
+    return _error(_done(team, _RESIDUAL, system[layout.N], given, x), limits)
 
 
-def _adjoint(team, system, y, b, x, out, normwise, componentwise):
+def _adjoint(team, system, y, b, x, out, limits):
     """`adjoint`, and the error of y as above."""
     given = _address(system), _address(y), _address(b), _address(x), _address(out)
-    return _error(_done(team, _ADJOINT, system[0], given, x), normwise, componentwise)
+    return _error(_done(team, _ADJOINT, system[layout.N], given, x), limits)
 
 
-def _sum(team, places, m, pointer, order, triplets, out):
-    given = places, m, _address(order), _address(triplets), _address(out), _address(pointer)
-    _done(team, _SUM, places, given, out)
+def _sum(team, slots, triplets, out):
+    _done(team, _SUM, slots[_PLACES], (_address(slots), _address(triplets), _address(out)), out)
     return 0
 
 
-def _take(team, places, m, index, values, out):
-    given = places, m, _address(index), _address(out), _address(values)
-    _done(team, _TAKE, m, given, out)
+def _take(team, slots, values, out):
+    _done(team, _TAKE, slots[_TRIPLETS], (_address(slots), _address(out), _address(values)), out)
     return 0
 
 
@@ -206,14 +220,14 @@ def _on_each_thread(task):
 def compile_calls(dtype: np.dtype) -> tuple[Any, ...]:
     """(prepare, judge, adjoint, sum, take) by addresses for this real dtype, and a team's function."""
     f = types.CPointer(types.float64 if dtype.char == "d" else types.float32)
-    u, i, d = types.CPointer(types.uint32), types.int64, types.float64
-    row = types.CPointer(i)
+    i, d = types.int64, types.float64
+    row, limits = types.CPointer(i), types.CPointer(d)
     signatures = {
-        _prepare: i(row, row, f, types.CPointer(d)),
-        _judge: d(row, row, f, f, d, d),
-        _adjoint: d(row, row, f, f, f, f, d, d),
-        _sum: i(row, i, i, u, u, f, f),
-        _take: i(row, i, i, u, f, f),
+        _prepare: i(row, row, f),
+        _judge: d(row, row, f, f, limits),
+        _adjoint: d(row, row, f, f, f, f, limits),
+        _sum: i(row, row, f, f),
+        _take: i(row, row, f, f),
         _on_each_thread: types.void(f),
     }
     return tuple(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any
 
 import numpy as np
 from torch import get_num_threads
 
+from ...engines.compiler import callable_at
 from ...matrix import Pattern
 from ...matrix.openmp import address_of_parallel, torchs_threads
 from ...matrix.threads import WORTH_SHARING, by_parts
@@ -26,18 +26,17 @@ class Calls:
     """Loops as Python calls them with addresses; see `calls`."""
 
     def __init__(self, dtype: np.dtype) -> None:
-        kinds: dict[str, Any] = {"int64": ctypes.c_int64, "float64": ctypes.c_double}
         *found, each = compile_calls(dtype)
         _kept.extend((*found, each))
-        made = []
-        for f in found:
-            given = [kinds.get(str(a), ctypes.c_void_p) for a in f._sig.args]
-            made.append(ctypes.CFUNCTYPE(kinds[str(f._sig.return_type)], *given)(f.address))
-        self.prepare, self.judge, self.adjoint, self.sum, self.take = made
-        self._alone = (ctypes.c_int64 * 3)(0, 1, 0)
-        self._torchs = (ctypes.c_int64 * 3)(0, 0, each.address)
+        kinds = {"int64": int, "float64": float}
+        self.prepare, self.judge, self.adjoint, self.sum, self.take = (
+            callable_at(f.address, len(f._sig.args), kinds[str(f._sig.return_type)]) for f in found
+        )
+        self._rows = (ctypes.c_int64 * 3)(0, 1, 0), (ctypes.c_int64 * 3)(0, 0, each.address)
+        self._alone, self._torchs = map(ctypes.addressof, self._rows)
+        self._threads = 0  # in the second row
 
-    def team(self, numbers: int) -> Any:
+    def team(self, numbers: int) -> int | None:
         """Who passes over so many numbers, the first that each of these calls is given. None where that
         is work for several threads, but not for torch's.
         """
@@ -45,7 +44,10 @@ class Calls:
             return self._alone
         threads = torchs_threads(2, numbers // _EACH)
         if threads:
-            self._torchs[0], self._torchs[1] = address_of_parallel(), threads  # the main thread's alone
+            if threads != self._threads:
+                row = self._rows[1]  # the main thread's alone
+                row[0], row[1] = address_of_parallel(), threads
+                self._threads = threads
             return self._torchs
         return self._alone if numbers < WORTH_SHARING or get_num_threads() == 1 else None
 
@@ -70,12 +72,12 @@ class Compiled:
         pointer, _, at = pattern.unsigned
         n = len(pointer) - 1
         sums, diagonal = np.empty(n, self.dtype), np.empty(n, self.dtype)
-        mates = plain.mates_of(pattern)
-        look, copy = _NONE if mates is None else mates, self._none if room is None else room
-        given = pointer, at, look, values, copy, sums, diagonal
+        pairs = plain.pairs_of(pattern)
+        look, copy = pairs or (_NONE, _NONE), self._none if room is None else room
+        given = pointer, at, *look, values, copy, sums, diagonal
         found = by_parts(n, len(values), lambda start, stop: self._sizes(*given, start, stop))
         norm, margin, lowest, same = found[0] if len(found) == 1 else _joined(found, "max min min min")
-        return plain.Sizes(sums, diagonal, norm, margin, lowest, None if mates is None else bool(same))
+        return plain.Sizes(sums, diagonal, norm, margin, lowest, None if pairs is None else bool(same))
 
     def residual(
         self,

@@ -21,30 +21,35 @@ _NOWHERE = np.uint64(2**32 - 1)  # -1 without a sign
 
 
 @njit(**OPTIONS)
-def sizes(indptr, at, mates, values, room, row_sums, diagonal, start, stop):
-    """(norm, margin, lowest, mirrored); the norm is NaN where a sum is not finite."""
+def _agree(upper, mirror, values, start, stop):
+    """Whether pairs of entries are equal; branches would take longer than the other pairs do."""
+    odd = False
+    for k in range(_u(start), _u(stop)):
+        odd |= values[upper[k]] != values[mirror[k]]
+    return not odd
+
+
+@njit(**OPTIONS)
+def sizes(indptr, at, upper, mirror, values, room, row_sums, diagonal, start, stop):
+    """(norm, margin, lowest, mirrored), the last for this part's share of the pairs; the norm is NaN
+    where a sum is not finite.
+    """
     kind = values.dtype.type
     norm, margin, lowest, odd = kind(0), kind(np.inf), kind(np.inf), kind(0)
-    look, copy = len(mates) > 0, len(room) > 0
-    mirrored = look
+    copy, n, pairs = len(room) > 0, max(1, len(at)), len(upper)
+    mirrored = _agree(upper, mirror, values, pairs * start // n, pairs * stop // n)
     e = indptr[start]
     for i in range(_u(start), _u(stop)):
         s, d, k, end = kind(0), kind(0), at[i], indptr[i + _u(1)]
-        if look:
+        if copy:
             while e < end:
                 v = values[e]
                 s += abs(v)
-                if copy:
-                    room[e] = v
-                if e > k and v != values[mates[e]]:
-                    mirrored = False
+                room[e] = v
                 e += _u(1)
         else:
             while e < end:
-                v = values[e]
-                s += abs(v)
-                if copy:
-                    room[e] = v
+                s += abs(values[e])
                 e += _u(1)
         if k != _NOWHERE:
             d = values[k]
@@ -163,16 +168,34 @@ def _mirrored(values, upper, mirror, start, stop):
 
 
 @njit(**OPTIONS)
-def sum_up(pointer, order, triplets, out, start, stop):
-    """Sums of the triplets of each place, which `order` has one after the other."""
+def _first(places, least):
+    """The first of ascending places that is no less."""
+    low, high = 0, len(places)
+    while low < high:
+        middle = (low + high) // 2
+        if places[middle] < least:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@njit(**OPTIONS)
+def sum_up(single, others, pointer, order, triplets, out, start, stop):
+    """Sums of the triplets of each place: `single` is the only one, except for `others`, whose triplets
+    `order` has one after the other.
+    """
     kind = triplets.dtype.type
-    k = pointer[start]
     for i in range(_u(start), _u(stop)):
-        s, end = kind(0), pointer[i + _u(1)]
+        out[i] = kind(0) + triplets[single[i]]
+    first, last = _first(others, start), _first(others, stop)
+    k = pointer[first]
+    for j in range(_u(first), _u(last)):
+        s, end = kind(0), pointer[j + _u(1)]
         while k < end:
             s += triplets[order[k]]
             k += _u(1)
-        out[i] = s
+        out[others[j]] = s
 
 
 @njit(**OPTIONS)
@@ -186,13 +209,13 @@ def compile_for(dtype: np.dtype) -> tuple[Any, ...]:
     """(sizes, residual, columns, outer, mirrored, sum, take, adjoint) for this real dtype."""
     f, i = types.Array(types.float64 if dtype.char == "d" else types.float32, 1, "C"), types.int64
     narrow, wide = types.uint32[::1], types.int64[::1]
-    sizes.compile((narrow, narrow, narrow, f, f, f, f, i, i))
+    sizes.compile((*[narrow] * 4, f, f, f, f, i, i))
     residual.compile((narrow, narrow, f, f, f, f, types.boolean, f, i, i))
     g = types.Array(f.dtype, 2, "C")
     _columns.compile((narrow, narrow, f, g, g, f, f, f, f, f, i, i))
     _outer.compile((narrow, narrow, f, f, types.boolean, f, i, i))
     _mirrored.compile((f, wide, wide, i, i))
-    sum_up.compile((narrow, narrow, f, f, i, i))
+    sum_up.compile((*[narrow] * 4, f, f, i, i))
     take.compile((narrow, f, f, i, i))
     adjoint.compile((narrow, narrow, f, f, f, f, f, types.boolean, f, i, i))
     return sizes, residual, _columns, _outer, _mirrored, sum_up, take, adjoint

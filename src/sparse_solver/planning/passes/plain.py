@@ -26,11 +26,11 @@ def _ones(n: int, dtype: np.dtype) -> np.ndarray:
     return ones
 
 
-def mates_of(pattern: Pattern) -> np.ndarray | None:
-    """Where each entry's mirror image is, if `sizes` is to compare them: not in small matrices, for
-    which nobody may want to know.
+def pairs_of(pattern: Pattern) -> tuple[np.ndarray, np.ndarray] | None:
+    """The pairs of entries that `sizes` is to compare: not in small matrices, for which nobody may want
+    to know.
     """
-    return pattern.mates if pattern.nnz >= _MANY and pattern.has_full_diagonal else None
+    return pattern.pairs if pattern.nnz >= _MANY and pattern.has_full_diagonal else None
 
 
 class Sizes(NamedTuple):
@@ -71,7 +71,7 @@ def sizes(pattern: Pattern, values: np.ndarray, room: np.ndarray | None = None) 
     margins = diagonal + diagonal
     margins -= sums
     same = None
-    if values.dtype.kind != "c" and mates_of(pattern) is not None:
+    if values.dtype.kind != "c" and pairs_of(pattern) is not None:
         same = mirrored(values, *pattern.triangles)
     found = float(_largest(sums)), float(_smallest(margins)), float(_smallest(own.real))
     return Sizes(sums, diagonal, *found, same)

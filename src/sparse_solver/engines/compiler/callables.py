@@ -1,0 +1,117 @@
+"""Compiled functions that Python calls as quickly as its own builtins.
+
+A call through ctypes looks up how each argument is to be converted, in code and tables of its own; a
+system of nine unknowns is solved in that time, and where the caches hold the numbers of a large one it
+takes several times as long. So a function here is a builtin of CPython, whose code, in LLVM's language,
+turns Python's integers into words, releases the GIL and calls.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+
+from .native import address_of
+
+__all__ = ["callable_at"]
+
+_FASTCALL = 0x0080  # CPython's METH_FASTCALL: (self, pointer to arguments, their number)
+_word, _real, _object = ir.IntType(64), ir.DoubleType(), ir.IntType(8).as_pointer()
+# CPython's only quick way to 64 bits where its long has them; 32 on Windows.
+_AS_WORD = "PyLong_AsLong" if ctypes.sizeof(ctypes.c_long) == 8 else "PyLong_AsLongLong"
+_API = {  # of CPython, by name: what it returns and takes
+    _AS_WORD: (_word, (_object,)),
+    "PyLong_FromLongLong": (_object, (_word,)),
+    "PyFloat_FromDouble": (_object, (_real,)),
+    "PyErr_Occurred": (_object, ()),
+    "PyErr_BadArgument": (ir.IntType(32), ()),
+    "PyEval_SaveThread": (_object, ()),
+    "PyEval_RestoreThread": (ir.VoidType(), (_object,)),
+}
+
+
+class _Method(ctypes.Structure):
+    """CPython's PyMethodDef."""
+
+    _fields_ = (
+        ("name", ctypes.c_char_p),
+        ("code", ctypes.c_void_p),
+        ("flags", ctypes.c_int),
+        ("doc", ctypes.c_char_p),
+    )
+
+
+def callable_at(address: int, count: int, result: type = int) -> Callable[..., Any]:
+    """The compiled function at an address, for Python; it runs without the GIL.
+
+    Parameters
+    ----------
+    address : int
+        Where the code begins, which must live on.
+    count : int
+        How many arguments it takes: integers of 64 bits or pointers, given as integers.
+    result : {int, float}
+        What it returns: an integer of 64 bits or a double.
+    """
+    given = ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, *given)(("PyCFunction_NewEx", ctypes.pythonapi))
+    return make(ctypes.addressof(_method(count, result)), address, None)
+
+
+@cache
+def _method(count: int, result: type) -> _Method:
+    """How functions of so many arguments are called, whose address is `self`."""
+    name = f"sparse_solver.call.{count}.{result.__name__}"
+    module = ir.Module(name)
+    kind = ir.FunctionType(_object, (_object, _object.as_pointer(), _word))
+    _write(ir.Function(module, kind, name), count, result)
+    return _Method(b"compiled", address_of(module, name), _FASTCALL, None)
+
+
+def _write(f: ir.Function, count: int, result: type) -> None:
+    """The code: check the number of arguments, read them, call, and make an object of what comes."""
+    itself, args, given = f.args
+    api = {name: _api(f.module, name) for name in _API}
+    builder = ir.IRBuilder(f.append_basic_block())
+    refused, nothing = f.append_basic_block("refused"), ir.Constant(_object, None)
+
+    def go_on_if(condition: Any) -> None:
+        following = f.append_basic_block()
+        builder.cbranch(condition, following, refused)
+        builder.position_at_end(following)
+
+    go_on_if(builder.icmp_signed("==", given, ir.Constant(_word, count)))
+    objects = [builder.load(builder.gep(args, [ir.Constant(_word, k)])) for k in range(count)]
+    address, *words = (builder.call(api[_AS_WORD], [o]) for o in (itself, *objects))
+    odd = ir.Constant(ir.IntType(1), 0)  # -1 may be a number, or mean that there was none
+    for word in words:
+        odd = builder.or_(odd, builder.icmp_signed("==", word, ir.Constant(_word, -1)))
+    with builder.if_then(odd, likely=False):
+        error = builder.call(api["PyErr_Occurred"], [])
+        go_on_if(builder.icmp_unsigned("==", error, nothing))
+
+    kind = ir.FunctionType(_real if result is float else _word, [_word] * count)
+    code = builder.inttoptr(address, kind.as_pointer())
+    state = builder.call(api["PyEval_SaveThread"], [])
+    found = builder.call(code, words)
+    builder.call(api["PyEval_RestoreThread"], [state])
+    made = "PyFloat_FromDouble" if result is float else "PyLong_FromLongLong"
+    builder.ret(builder.call(api[made], [found]))
+
+    builder.position_at_end(refused)
+    error = builder.call(api["PyErr_Occurred"], [])
+    with builder.if_then(builder.icmp_unsigned("==", error, nothing)):
+        builder.call(api["PyErr_BadArgument"], [])
+    builder.ret(nothing)
+
+
+def _api(module: ir.Module, name: str) -> ir.Function:
+    place = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
+    llvm.add_symbol(name, place)
+    returned, taken = _API[name]
+    return ir.Function(module, ir.FunctionType(returned, taken), name)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import threading
 import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from side_by_side import side_by_side
 
 pytest.importorskip("llvmlite")
-from sparse_solver.engines.compiler import callable_at
+from sparse_solver.engines.compiler import callable_at, callables
 
 COUNT = 7
 WORDS = st.integers(-(2**63), 2**63 - 1)
@@ -69,6 +71,19 @@ def test_what_is_no_word_is_refused_before_the_call(bad, place):
 def test_the_number_of_arguments_is_checked(count):
     with pytest.raises(TypeError):
         note(*[1] * count)
+
+
+def test_threads_that_come_first_at_once():
+    callables._method.cache_clear()
+    start = threading.Barrier(4)
+
+    def work(_):
+        start.wait()
+        return callable_at(address(_note), COUNT)
+
+    made = side_by_side(work, 4)
+    gc.collect()
+    assert [f(*range(k, k + COUNT)) for k, f in enumerate(made)] == [0, 1, 2, 3]
 
 
 @pytest.mark.skipif(hasattr(ctypes, "windll"), reason="poll is a function of Unix")

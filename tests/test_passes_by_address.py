@@ -20,15 +20,12 @@ from sparse_solver.planning.passes import layout, plain
 pytest.importorskip("numba")
 SIDE, N = 100, 10_000  # enough numbers for two threads of torch's
 _Limits = ctypes.c_double * 2
+_alive = []
 
 
 def limits(normwise=1e300, componentwise=1e300):
-    made = _Limits(normwise, componentwise)
-    kept.append(made)
-    return ctypes.addressof(made)
-
-
-kept = []
+    _alive.append(_Limits(normwise, componentwise))
+    return ctypes.addressof(_alive[-1])
 
 
 def threads_of(team):

@@ -139,7 +139,9 @@ _apply_known: Callable[..., Tensor] = super(torch.autograd.Function, _Known).app
 
 
 def _through_known(values: Tensor, b: Tensor, slot: Any) -> Tensor:
-    """x by `_Known`, with its numbers."""
+    """x by `_Known`, with its numbers. What is saved shares x's memory: hooks that would have copied it
+    before there was anything in it are for the general path.
+    """
     holder: Any = b.new_empty(0)
     x, step = _apply_known(values, b, holder, slot), slot.step
     factored = None if step is None else step.solve(slot, values, b, x)

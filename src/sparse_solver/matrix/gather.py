@@ -75,13 +75,16 @@ class Slots:
     def incidence(self) -> tuple[np.ndarray, np.ndarray]:
         """(pointer, triplets of each place in turn), in the narrowest integers that hold them."""
         if self._incidence is None:
-            index = self.index.numpy()
-            order = np.argsort(index, kind="stable")
-            pointer = np.zeros(self.size + 1, dtype=np.int64)
-            np.cumsum(np.bincount(index, minlength=self.size), out=pointer[1:])
-            kind = np.int32 if max(len(order), self.size) < 2**31 else np.int64
-            self._incidence = pointer.astype(kind), order.astype(kind)
+            order, begin = self._sorted()
+            kind = np.int32 if self._is_narrow else np.int64
+            self._incidence = begin.astype(kind), order.astype(kind)
         return self._incidence
+
+    def _sorted(self) -> tuple[np.ndarray, np.ndarray]:
+        """The triplets of each place in turn, and where those of each begin there, and end."""
+        index = self.index.numpy()
+        count = np.bincount(index, minlength=self.size)
+        return np.argsort(index, kind="stable"), np.append(0, np.cumsum(count))
 
     @property
     def singles(self) -> tuple[np.ndarray, ...]:
@@ -90,12 +93,11 @@ class Slots:
         be a triplet, and fewer than 2^31 of them and of places.
         """
         if self._singles is None:
-            index = self.index.numpy()
-            order, count = np.argsort(index, kind="stable"), np.bincount(index, minlength=self.size)
-            begin = np.cumsum(count) - count
+            order, begin = self._sorted()
+            count = np.diff(begin)
             others = np.flatnonzero(count != 1)
             pointer = np.append(0, np.cumsum(count[others]))
-            single = order[np.minimum(begin, len(order) - 1)]
+            single = order[np.minimum(begin[:-1], len(order) - 1)]
             order = order[np.repeat(count != 1, count)]
             self._singles = tuple(a.astype(np.uint32) for a in (single, others, pointer, order))
         return self._singles

@@ -227,8 +227,9 @@ class Pattern:
 
     @cached_property
     def _pairs(self) -> tuple[np.ndarray, np.ndarray]:
-        upper = np.flatnonzero(self.cols.numpy() > self.rows.numpy())
-        return upper.astype(np.uint32), self.transposed_order[upper].astype(np.uint32)
+        upper, mirror = self.triangles
+        off = upper != mirror
+        return upper[off].astype(np.uint32), mirror[off].astype(np.uint32)
 
     @cached_property
     def diagonal(self) -> np.ndarray:

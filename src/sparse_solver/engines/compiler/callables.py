@@ -9,6 +9,7 @@ turns Python's integers into words, releases the GIL and calls.
 from __future__ import annotations
 
 import ctypes
+import itertools
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -33,6 +34,10 @@ _API = {  # of CPython, by name: what it returns and takes
     "PyEval_SaveThread": (_object, ()),
     "PyEval_RestoreThread": (ir.VoidType(), (_object,)),
 }
+
+
+_numbers = itertools.count()
+_alive: list[_Method] = []  # methods live as long as the functions that refer to them
 
 
 class _Method(ctypes.Structure):
@@ -66,11 +71,14 @@ def callable_at(address: int, count: int, result: type = int) -> Callable[..., A
 @cache
 def _method(count: int, result: type) -> _Method:
     """How functions of so many arguments are called, whose address is `self`."""
-    name = f"sparse_solver.call.{count}.{result.__name__}"
+    # Two threads that come first at once both compile it, and either's function may live on.
+    name = f"sparse_solver.call.{count}.{result.__name__}.{next(_numbers)}"
     module = ir.Module(name)
     kind = ir.FunctionType(_object, (_object, _object.as_pointer(), _word))
     _write(ir.Function(module, kind, name), count, result)
-    return _Method(b"compiled", address_of(module, name), _FASTCALL, None)
+    method = _Method(b"compiled", address_of(module, name), _FASTCALL, None)
+    _alive.append(method)
+    return method
 
 
 def _write(f: ir.Function, count: int, result: type) -> None:

@@ -21,8 +21,8 @@ _NOWHERE = np.uint64(2**32 - 1)  # -1 without a sign
 
 
 @njit(**OPTIONS)
-def _agree(upper, mirror, values, start, stop):
-    """Whether pairs of entries are equal; branches would take longer than the other pairs do."""
+def _mirrored(values, upper, mirror, start, stop):
+    """Whether pairs of entries are equal. Branches would take more than the rest after an odd pair."""
     odd = False
     for k in range(_u(start), _u(stop)):
         odd |= values[upper[k]] != values[mirror[k]]
@@ -37,7 +37,7 @@ def sizes(indptr, at, upper, mirror, values, room, row_sums, diagonal, start, st
     kind = values.dtype.type
     norm, margin, lowest, odd = kind(0), kind(np.inf), kind(np.inf), kind(0)
     copy, n, pairs = len(room) > 0, max(1, len(at)), len(upper)
-    mirrored = _agree(upper, mirror, values, pairs * start // n, pairs * stop // n)
+    mirrored = _mirrored(values, upper, mirror, pairs * start // n, pairs * stop // n)
     e = indptr[start]
     for i in range(_u(start), _u(stop)):
         s, d, k, end = kind(0), kind(0), at[i], indptr[i + _u(1)]
@@ -160,27 +160,6 @@ def adjoint(indptr, cols, values, diagonal, y, b, x, swapped, out, start, stop):
 
 
 @njit(**OPTIONS)
-def _mirrored(values, upper, mirror, start, stop):
-    for e in range(start, stop):
-        if values[upper[e]] != values[mirror[e]]:
-            return False
-    return True
-
-
-@njit(**OPTIONS)
-def _first(places, least):
-    """The first of ascending places that is no less."""
-    low, high = 0, len(places)
-    while low < high:
-        middle = (low + high) // 2
-        if places[middle] < least:
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-@njit(**OPTIONS)
 def sum_up(single, others, pointer, order, triplets, out, start, stop):
     """Sums of the triplets of each place: `single` is the only one, except for `others`, whose triplets
     `order` has one after the other.
@@ -188,7 +167,7 @@ def sum_up(single, others, pointer, order, triplets, out, start, stop):
     kind = triplets.dtype.type
     for i in range(_u(start), _u(stop)):
         out[i] = kind(0) + triplets[single[i]]
-    first, last = _first(others, start), _first(others, stop)
+    first, last = np.searchsorted(others, start), np.searchsorted(others, stop)
     k = pointer[first]
     for j in range(_u(first), _u(last)):
         s, end = kind(0), pointer[j + _u(1)]

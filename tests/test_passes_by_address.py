@@ -60,8 +60,8 @@ def system(calls):
     values = rng.standard_normal(P.nnz).astype(dtype)
     values = (values + values[P.transposed_order]).astype(dtype)
     x, b, z = rng.standard_normal((3, N)).astype(dtype)
-    kept, sums, diagonal = np.zeros_like(values), np.zeros(N, dtype), np.zeros(N, dtype)
-    row = layout.row(N, (*P.unsigned, *P.pairs), (kept, sums, diagonal))
+    kept, diagonal = np.zeros_like(values), np.zeros(N, dtype)
+    row = layout.row(N, (*P.unsigned, *P.pairs), (kept, diagonal))
     return SimpleNamespace(**locals())
 
 
@@ -79,7 +79,6 @@ def test_facts_of_a_matrix(calls, team, system):
     norm, margin, lowest, mirrored = prepared(calls, team, s, s.values)
     expected = plain.sizes(s.P, s.values)
     np.testing.assert_array_equal(s.kept, s.values)
-    np.testing.assert_array_equal(s.sums, expected.row_sums)
     np.testing.assert_array_equal(s.diagonal, expected.diagonal)
     assert (norm, margin, lowest) == (expected.norm, expected.margin, expected.lowest)
     assert mirrored == 1.0 and expected.mirrored
@@ -127,8 +126,18 @@ def test_gradients(calls, team, system):
     prepared(calls, team, s, s.values)
     diagonal, out = np.abs(s.values[s.P.diagonal]), np.empty_like(s.values)
     expected, top, reach, _ = plain.adjoint(s.P, s.values, diagonal, s.x, s.b, s.z, False)
-    assert calls.adjoint(team, s.row.at, *at(s.x, s.b, s.z, out), limits()) == top / reach
+    given = team, s.row.at, *at(s.x, s.b, s.z, out)
+    assert calls.adjoint(*given, 0, 0, limits()) == top / reach
     np.testing.assert_array_equal(out, expected)
+    index = np.random.default_rng(1).permutation(
+        np.append(np.arange(s.P.nnz), np.arange(0, s.P.nnz, 3))
+    )
+    slots, triplets = Slots(torch.from_numpy(index), s.P.nnz), np.empty(len(index), s.dtype)
+    assert slots.table.is_full
+    out[:] = 0
+    assert calls.adjoint(*given, slots.table.at, triplets.ctypes.data, limits()) == top / reach
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(triplets, expected[index])
 
 
 def test_sums_by_place_and_back(calls, team, system):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..engines.simplicial import KEPT, SOLVED
 from ..matrix import SparseMatrix
+from ..matrix.gather import awaiting
 from ..matrix.plain import are_ordinary
 from ..matrix.rule import directly
 from ..planning import Direct, Step, cache, on_device, renewed, touch
@@ -27,6 +28,7 @@ __all__ = ["quick"]
 
 _is_compiling = torch.compiler.is_compiling
 _hooked = torch._C._autograd._top_saved_tensors_default_hooks
+_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
 
 
 class _Unusual(Exception):
@@ -100,33 +102,36 @@ class _Step(torch.autograd.Function):
 
 @directly
 class _Known(torch.autograd.Function):
-    """By any engine, on a slot that is known. The factor is held by a tensor of no elements, which is
-    saved as others are; made anew from saved numbers it holds none.
+    """By any engine, on a slot that is known. `known` is its planner and step, and the factor, until a
+    backward pass that frees what is saved.
 
     Forward only makes the node, and x without numbers: `_through_known` solves then. After an engine at
     work the caches hold its numbers, and a node takes three times as long.
     """
 
     @staticmethod
-    def forward(ctx, values, b, holder, slot):  # type: ignore[no-untyped-def]
+    def forward(ctx, values, b, known):  # type: ignore[no-untyped-def]
         refuse_traces()
-        ctx.planner, ctx.step = slot.planner, slot.step
-        x = b.new_empty(len(b))
-        ctx.to_save = values, x, holder
+        ctx.known, x = known, b.new_empty(len(b))
+        ctx.to_save = values, x
         return x
 
     @staticmethod
     def backward(ctx, g):  # type: ignore[no-untyped-def]
-        values, x, holder = ctx.saved_tensors
-        wanted = ctx.needs_input_grad[0]
-        factored = getattr(holder, "factored", None)  # hooks on what was saved may have copied it
-        ordinary = not torch.is_grad_enabled() and are_ordinary(g, x) and not g.is_complex()
-        if wanted and ordinary and factored is not None:
-            if ctx.step is not None and g.is_contiguous() and x.is_contiguous():
-                return *ctx.step.adjoint(factored, g, x), None, None
-            y, A_bar = factored.adjoint(g.detach().numpy(), x.detach().numpy(), False)
-            return torch.from_numpy(A_bar), torch.from_numpy(y), None, None
-        planner = ctx.planner
+        values, x = ctx.saved_tensors
+        wanted, (planner, step, factored) = ctx.needs_input_grad[0], ctx.known
+        if not _is_kept():
+            ctx.known[-1] = None
+        if wanted and factored is not None and not torch.is_grad_enabled() and are_ordinary(g, x):
+            if step is not None and g.is_contiguous() and x.is_contiguous():
+                node, table = awaiting(values)
+                A_bar, b_bar, triplets = step.adjoint(factored, g, x, table)
+                if triplets is not None:
+                    node.both = A_bar, triplets
+                return A_bar, b_bar, None, None
+            if not g.is_complex():
+                y, A_bar = factored.adjoint(g.detach().numpy(), x.detach().numpy(), False)
+                return torch.from_numpy(A_bar), torch.from_numpy(y), None, None
         P = planner.pattern
         token = token_of([factored], ()) if factored is not None else token_of_nothing()
         system = P.rows, P.cols, P.handle, planner.assume + planner.method.key, False
@@ -142,11 +147,12 @@ def _through_known(values: Tensor, b: Tensor, slot: Any) -> Tensor:
     """x by `_Known`, with its numbers. What is saved shares x's memory: hooks that would have copied it
     before there was anything in it are for the general path.
     """
-    holder: Any = b.new_empty(0)
-    x, step = _apply_known(values, b, holder, slot), slot.step
+    step = slot.step
+    known = [slot.planner, step, None]
+    x = _apply_known(values, b, known)
     factored = None if step is None else step.solve(slot, values, b, x)
     if factored is None:
         factored = renewed(slot, values.detach().numpy())
         x.detach().numpy()[:] = factored.solve(b.detach().numpy())
-    holder.factored = factored
+    known[-1] = factored
     return x

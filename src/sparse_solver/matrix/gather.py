@@ -26,9 +26,10 @@ _is_compiling = torch.compiler.is_compiling
 _compiled: dict[str, Any] = {}  # loops by the dtype's character, from `use_compiled`
 _calls: dict[torch.dtype, Any] = {}
 _Table = ctypes.c_int64 * 8
+_will_be_executed = torch._C._will_engine_execute_node
 _FEW = 20_000  # triplets up to which torch's operation costs less than a rule of our own
 
-__all__ = ["Slots", "gather", "scatter_sum", "use_compiled"]
+__all__ = ["Slots", "awaiting", "gather", "scatter_sum", "use_compiled"]
 
 
 class Slots:
@@ -113,12 +114,14 @@ class Slots:
     def table(self) -> Any:
         """What compiled calls read, as an array of words that holds what it points to: how many places,
         triplets, and places with not exactly one, then the addresses of `singles` and of `narrow`. Hold
-        it during a call: two threads that come first at once make it twice, and one of them goes.
+        it during a call: two threads that come first at once make it twice, and one of them goes. Its
+        `is_full` tells whether each place has a triplet.
         """
         if self._table is None:
             arrays = *self.singles, self.narrow
             table: Any = _Table(self.size, self.count, len(arrays[1]), *(a.ctypes.data for a in arrays))
             table.held, table.at = arrays, ctypes.addressof(table)
+            table.is_full = bool(np.diff(arrays[2]).all())
             self._table = table
         return self._table
 
@@ -220,17 +223,24 @@ class _Gather(Rule):
 class _Sum(torch.autograd.Function):
     """`_ScatterSum` of ordinary tensors, by compiled calls and without what torch does for transforms;
     by this thread or torch's team.
+
+    Who makes the gradient of the sums may make that of the triplets with it, which saves reading it
+    again, and leave both as `both`; see `awaiting`.
     """
 
     @staticmethod
     def forward(ctx: Any, t: Tensor, slots: Slots, calls: Any, team: Any) -> Tensor:
-        ctx.given = slots, calls
+        ctx.given, ctx.both = (slots, calls), None
         table, out = slots._table or slots.table, t.new_empty(slots.size)
         calls.sum(team, table.at, t.data_ptr(), out.data_ptr())
         return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
+        both, ctx.both = ctx.both, None
+        # Gradients from elsewhere may have been added, or put in its place.
+        if both is not None and both[0] is g and g._version == 0 and not torch.is_grad_enabled():
+            return both[1], None, None, None
         slots, calls = ctx.given
         team = calls.team(slots.count)
         if team is None or torch.is_grad_enabled() or not is_ordinary(g) or not g.is_contiguous():
@@ -241,6 +251,21 @@ class _Sum(torch.autograd.Function):
 
 
 _sum = super(torch.autograd.Function, _Sum).apply  # type: ignore[misc]
+_Summed: Any = _Sum._backward_cls  # type: ignore[attr-defined]
+
+
+def awaiting(sums: Tensor) -> tuple[Any, Any]:
+    """In a backward pass, (the node that made `sums`, the table of its slots) if that of the triplets
+    will be asked for after their gradient, and may be left there with it, as `both`. Else (None, None),
+    also where hooks will see the gradient: they are not to edit it, but sometimes do.
+    """
+    node: Any = sums.grad_fn
+    if type(node) is _Summed and sums._backward_hooks is None and _will_be_executed(node):
+        slots = node.given[0]
+        table = slots._table or slots.table
+        if table.is_full:
+            return node, table
+    return None, None
 
 
 def scatter_sum(t: Tensor, slots: Slots) -> Tensor:

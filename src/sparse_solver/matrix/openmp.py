@@ -25,7 +25,6 @@ _Region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _ident, _team_size = _thread.get_ident, torch.get_num_threads
 _MAIN = threading.main_thread().ident  # children of this process, where it may be another, get no team
 _used = False
-_is_child = False
 
 
 @lru_cache
@@ -59,7 +58,7 @@ def torchs_threads(least: int, most: int) -> int:
     """
     global _used
     team = _team_size()
-    if not least <= team <= most or _is_child or _ident() != _MAIN or _openmp() is None:
+    if not least <= team <= most or _ident() != _MAIN or _openmp() is None:
         return 0
     _used = True
     return team
@@ -110,8 +109,8 @@ def _before_fork() -> None:
 
 
 def _in_child() -> None:
-    global _is_child
-    _is_child = True
+    global _MAIN
+    _MAIN = None
 
 
 if hasattr(os, "register_at_fork"):

@@ -49,7 +49,7 @@ class Equations:
         self.n = pattern.shape[0]
         self.eps = _EPS[values.dtype.char]
         found = passes_for(values.dtype).sizes(pattern, values, room)
-        self.row_sums, self.diagonal, self.norm, self.margin, self.lowest, self.mirrored = found
+        self.diagonal, self.norm, self.least, self.margin, self.lowest, self.mirrored = found
         if not math.isfinite(self.norm):
             self._raise_non_finite()
 
@@ -57,6 +57,11 @@ class Equations:
     def magnitudes(self) -> np.ndarray:
         """|a_ij| at the nonzeros."""
         return np.abs(self.values)
+
+    @cached_property
+    def row_sums(self) -> np.ndarray:
+        """Of |a_ij|."""
+        return self._sums(np.ones(self.n, self.magnitudes.dtype), False)
 
     def _raise_non_finite(self) -> None:
         bad = np.flatnonzero(~np.isfinite(self.values))

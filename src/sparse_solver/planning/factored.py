@@ -60,7 +60,7 @@ class Factored:
         self.kind = "general"
         self.attempt: Attempt | None = None
         self.notes: dict[str, Any] = {}  # what `answers.py` found out, and who helped
-        if len(self.equations.row_sums):
+        if self.equations.n:
             self.kind, self.attempt = planner.factorize(self.equations, spare, explicit)
 
     @classmethod

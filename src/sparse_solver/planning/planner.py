@@ -270,7 +270,7 @@ class Planner:
         return kind
 
     def _check_rows(self, eq: Equations) -> None:
-        if not eq.row_sums.all():
+        if eq.least == 0:
             check_structure(self.pattern)  # has better words for a row without entries
             row = int(np.flatnonzero(eq.row_sums == 0)[0])
             raise SingularMatrixError(

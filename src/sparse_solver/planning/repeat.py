@@ -103,7 +103,7 @@ class Repeat:
     def _row(self, factored: Factored) -> Any:
         """What compiled calls read of a system, kept with it; it may outlive these steps."""
         eq = factored.equations
-        system = row(eq.n, self._held, (eq.values, eq.row_sums, eq.diagonal))
+        system = row(eq.n, self._held, (eq.values, eq.diagonal))
         factored.notes["system"] = system
         return system
 
@@ -112,7 +112,8 @@ class Repeat:
         eq.norm, eq.margin, eq.lowest, mirrored = system.found
         if not (eq.norm < np.inf and eq.lowest > 0 and mirrored):
             return False
-        eq.__dict__.pop("magnitudes", None)
+        for of_others in "magnitudes", "row_sums":
+            eq.__dict__.pop(of_others, None)
         kept.notes.clear()
         kept.notes["system"] = system
         attempt, planner = kept.attempt, self.planner
@@ -128,26 +129,32 @@ class Repeat:
         kept.attempt = attempt
         return True
 
-    def adjoint(self, factored: Factored, g: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """(A_bar (nnz,), b_bar (n,)) for the gradient g of x."""
+    def adjoint(
+        self, factored: Factored, g: Tensor, x: Tensor, table: Any = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(A_bar (nnz,), b_bar (n,), A_bar at the places of a `Slots.table` (m,)) for the gradient g of
+        x; the last is None without a table, and where it takes another pass.
+        """
         eq, attempt, team = factored.equations, factored.attempt, self._calls.team(self.nnz)
         assert attempt is not None
         if eq.mirrored and team is not None:
             system = factored.notes.get("system") or self._row(factored)
             y, out = x.new_empty(self.n), x.new_empty(self.nnz)
+            triplets = None if table is None else x.new_empty(table[1])
             places = y.data_ptr(), g.data_ptr()
+            others = x.data_ptr(), out.data_ptr()
+            slots = (0, 0) if triplets is None else (table.at, triplets.data_ptr())
             try:
                 attempt.numeric.solve_at(*places)  # type: ignore[attr-defined]
             except Declined:
                 pass
             else:
-                others = x.data_ptr(), out.data_ptr()
-                error = self._calls.adjoint(team, system.at, *places, *others, self._limits)
+                error = self._calls.adjoint(team, system.at, *places, *others, *slots, self._limits)
                 if error >= 0:
                     factored.steps, factored.residual = 0, error
-                    return out, y
+                    return out, y, triplets
         lam, A_bar = factored.adjoint(g.detach().numpy(), x.detach().numpy(), False)
-        return torch.from_numpy(A_bar), torch.from_numpy(lam)
+        return torch.from_numpy(A_bar), torch.from_numpy(lam), None
 
 
 def repeat_of(factored: Factored, known: Any) -> Repeat | None:

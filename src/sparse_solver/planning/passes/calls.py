@@ -16,14 +16,14 @@ from numba import carray, cfunc, njit, types
 from numba.extending import intrinsic
 
 from . import layout
-from .loops import OPTIONS, adjoint, residual, sizes, sum_up, take
+from .loops import OPTIONS, adjoint, residual, sizes, spread, sum_up, take
 
 __all__ = ["compile_calls"]
 
 _PARALLEL, _THREADS, _FUNCTION, _TEAM = range(4)  # of a team; last its length, as below
 _DRAWN, _PARTS, _COUNT, _WHAT, _FACTS, _GIVEN = range(6)  # of a task
 _SIZES, _RESIDUAL, _ADJOINT, _SUM, _TAKE = range(5)  # what to do
-_TASK = _GIVEN + 5
+_TASK = _GIVEN + 7
 _PLACES, _TRIPLETS, _OTHERS, _SINGLE, _WHICH, _POINTER, _ORDER, _INDEX = range(8)  # of `Slots.table`
 _EACH = 3  # parts for each thread
 _LINE = 8  # numbers in a cache line, a part's own for what it finds out
@@ -90,13 +90,12 @@ def _matrix(system, like):
 
 
 @njit(**OPTIONS)
-def _sum_up(slots, triplets, out, start, stop):
-    """`sum_up` by the words of `Slots.table`."""
+def _singles(slots):
+    """`Slots.singles` by the words of `Slots.table`."""
     single = _vector(slots[_SINGLE], np.uint32, slots[_PLACES])
     which = _vector(slots[_WHICH], np.uint32, slots[_OTHERS])
     pointer = _vector(slots[_POINTER], np.uint32, slots[_OTHERS] + 1)
-    order = _vector(slots[_ORDER], np.uint32, pointer[slots[_OTHERS]])
-    sum_up(single, which, pointer, order, triplets, out, start, stop)
+    return single, which, pointer, _vector(slots[_ORDER], np.uint32, pointer[slots[_OTHERS]])
 
 
 @njit(**OPTIONS)
@@ -113,7 +112,7 @@ def _do(task):
             triplets = _vector(given[1], task, slots[_TRIPLETS])
             of_places = _vector(given[2], task, slots[_PLACES])
             if what == _SUM:
-                _sum_up(slots, triplets, of_places, start, stop)
+                sum_up(*_singles(slots), triplets, of_places, start, stop)
             else:
                 index = _vector(slots[_INDEX], np.uint32, slots[_TRIPLETS])
                 take(index, of_places, triplets, start, stop)
@@ -125,9 +124,9 @@ def _do(task):
                 at, pairs = _vector(system[layout.AT], np.uint32, n), system[layout.PAIRS]
                 upper = _vector(system[layout.UPPER], np.uint32, pairs)
                 mirror = _vector(system[layout.MIRROR], np.uint32, pairs)
-                new, sums = _vector(given[1], task, nnz), _vector(system[layout.ROW_SUMS], task, n)
-                seen = sizes(indptr, at, upper, mirror, new, values, sums, diagonal, start, stop)
-                found[0], found[2], found[3], found[4] = seen[0], seen[1], seen[2], seen[3]
+                new = _vector(given[1], task, nnz)
+                seen = sizes(indptr, at, upper, mirror, new, values, diagonal, start, stop)
+                found[0], found[2], found[3], found[4] = seen[0], seen[2], seen[3], seen[4]
             else:
                 x, b = _vector(given[1], task, n), _vector(given[2], task, n)
                 if what == _RESIDUAL:
@@ -136,6 +135,10 @@ def _do(task):
                 else:
                     z, out = _vector(given[3], task, n), _vector(given[4], task, nnz)
                     seen = adjoint(indptr, cols, values, diagonal, x, b, z, False, out, start, stop)
+                    if given[5] != 0:
+                        slots = _vector(given[5], np.int64, _INDEX + 1)
+                        triplets = _vector(given[6], task, slots[_TRIPLETS])
+                        spread(*_singles(slots), out, triplets, indptr[start], indptr[stop])
                 found[0], found[1], found[2] = seen
         k = _draw(own.ctypes.data)
 
@@ -197,9 +200,14 @@ def _judge(team, system, x, b, limits):
     return _error(_done(team, _RESIDUAL, system[layout.N], given, x), limits)
 
 
-def _adjoint(team, system, y, b, x, out, limits):
-    """`adjoint`, and the error of y as above."""
-    given = _address(system), _address(y), _address(b), _address(x), _address(out)
+def _adjoint(team, system, y, b, x, out, slots, triplets, limits):
+    """`adjoint`, and the error of y as above. Unless `slots` is null, `triplets` gets what `take` finds
+    in `out`, while it is at hand; each place must have a triplet.
+    """
+    given = (
+        *(_address(system), _address(y), _address(b), _address(x), _address(out)),
+        *(_address(slots), _address(triplets)),
+    )
     return _error(_done(team, _ADJOINT, system[layout.N], given, x), limits)
 
 
@@ -225,7 +233,7 @@ def compile_calls(dtype: np.dtype) -> tuple[Any, ...]:
     signatures = {
         _prepare: i(row, row, f),
         _judge: d(row, row, f, f, limits),
-        _adjoint: d(row, row, f, f, f, f, limits),
+        _adjoint: d(row, row, f, f, f, f, row, f, limits),
         _sum: i(row, row, f, f),
         _take: i(row, row, f, f),
         _on_each_thread: types.void(f),

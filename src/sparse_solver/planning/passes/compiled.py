@@ -71,13 +71,15 @@ class Compiled:
             return plain.sizes(pattern, values, room)
         pointer, _, at = pattern.unsigned
         n = len(pointer) - 1
-        sums, diagonal = np.empty(n, self.dtype), np.empty(n, self.dtype)
+        diagonal = np.empty(n, self.dtype)
         pairs = plain.pairs_of(pattern)
         look, copy = pairs or (_NONE, _NONE), self._none if room is None else room
-        given = pointer, at, *look, values, copy, sums, diagonal
+        given = pointer, at, *look, values, copy, diagonal
         found = by_parts(n, len(values), lambda start, stop: self._sizes(*given, start, stop))
-        norm, margin, lowest, same = found[0] if len(found) == 1 else _joined(found, "max min min min")
-        return plain.Sizes(sums, diagonal, norm, margin, lowest, None if pairs is None else bool(same))
+        facts = found[0] if len(found) == 1 else _joined(found, "max min min min min")
+        norm, least, margin, lowest, same = facts
+        same = None if pairs is None else bool(same)
+        return plain.Sizes(diagonal, norm, least, margin, lowest, same)
 
     def residual(
         self,

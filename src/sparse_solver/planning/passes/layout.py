@@ -1,8 +1,8 @@
 """What compiled calls read of a system: a row of words.
 
 First n, and how many nonzeros and pairs of them there are; then the addresses of indptr, cols, the
-places of the diagonal, both nonzeros of each pair, values, row sums and diagonal; and room for four
-numbers that `prepare` finds out.
+places of the diagonal, both nonzeros of each pair, values and diagonal; and room for four numbers that
+`prepare` finds out.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 __all__ = [
-    "AT", "COLS", "DIAGONAL", "FOUND", "INDPTR", "LENGTH", "MIRROR", "NNZ", "PAIRS", "ROW_SUMS",
+    "AT", "COLS", "DIAGONAL", "FOUND", "INDPTR", "LENGTH", "MIRROR", "NNZ", "PAIRS",
     "UPPER", "VALUES", "N", "row",
 ]  # fmt: skip
 
-N, NNZ, PAIRS, INDPTR, COLS, AT, UPPER, MIRROR, VALUES, ROW_SUMS, DIAGONAL, FOUND = range(12)
+N, NNZ, PAIRS, INDPTR, COLS, AT, UPPER, MIRROR, VALUES, DIAGONAL, FOUND = range(11)
 LENGTH = FOUND + 4
 _Row, _Found = ctypes.c_int64 * LENGTH, ctypes.c_double * 4
 

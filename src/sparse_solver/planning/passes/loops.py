@@ -13,7 +13,17 @@ from typing import Any
 import numpy as np
 from numba import njit, types
 
-__all__ = ["OPTIONS", "adjoint", "cache_path", "compile_for", "residual", "sizes", "sum_up", "take"]
+__all__ = [
+    "OPTIONS",
+    "adjoint",
+    "cache_path",
+    "compile_for",
+    "residual",
+    "sizes",
+    "spread",
+    "sum_up",
+    "take",
+]
 
 OPTIONS: dict[str, Any] = {"nogil": True, "cache": True, "error_model": "numpy"}
 _u = np.uint64
@@ -30,12 +40,13 @@ def _mirrored(values, upper, mirror, start, stop):
 
 
 @njit(**OPTIONS)
-def sizes(indptr, at, upper, mirror, values, room, row_sums, diagonal, start, stop):
-    """(norm, margin, lowest, mirrored), the last for this part's share of the pairs; the norm is NaN
-    where a sum is not finite.
+def sizes(indptr, at, upper, mirror, values, room, diagonal, start, stop):
+    """(norm, least, margin, lowest, mirrored), the last for this part's share of the pairs; the norm is
+    NaN where a sum is not finite.
     """
     kind = values.dtype.type
     norm, margin, lowest, odd = kind(0), kind(np.inf), kind(np.inf), kind(0)
+    least = kind(np.inf)
     copy, n, pairs = len(room) > 0, max(1, len(at)), len(upper)
     mirrored = _mirrored(values, upper, mirror, pairs * start // n, pairs * stop // n)
     e = indptr[start]
@@ -56,12 +67,13 @@ def sizes(indptr, at, upper, mirror, values, room, row_sums, diagonal, start, st
         # NaN is odd anyway.
         lowest = d if d < lowest else lowest
         d = abs(d)
-        row_sums[i], diagonal[i] = s, d
+        diagonal[i] = d
         odd += s - s
         norm = s if s > norm else norm
+        least = s if s < least else least
         excess = d + d - s
         margin = excess if excess < margin else margin
-    return norm if odd == 0 else kind(np.nan), margin, lowest, mirrored
+    return norm if odd == 0 else kind(np.nan), least, margin, lowest, mirrored
 
 
 @njit(**OPTIONS)
@@ -178,6 +190,20 @@ def sum_up(single, others, pointer, order, triplets, out, start, stop):
 
 
 @njit(**OPTIONS)
+def spread(single, others, pointer, order, values, out, start, stop):
+    """The transpose of `sum_up`, where no place is without a triplet."""
+    for i in range(_u(start), _u(stop)):
+        out[single[i]] = values[i]
+    first, last = np.searchsorted(others, start), np.searchsorted(others, stop)
+    k = pointer[first]
+    for j in range(_u(first), _u(last)):
+        v, end = values[others[j]], pointer[j + _u(1)]
+        while k < end:
+            out[order[k]] = v
+            k += _u(1)
+
+
+@njit(**OPTIONS)
 def take(index, values, out, start, stop):
     """The values at the places in `index`."""
     for k in range(_u(start), _u(stop)):
@@ -188,7 +214,7 @@ def compile_for(dtype: np.dtype) -> tuple[Any, ...]:
     """(sizes, residual, columns, outer, mirrored, sum, take, adjoint) for this real dtype."""
     f, i = types.Array(types.float64 if dtype.char == "d" else types.float32, 1, "C"), types.int64
     narrow, wide = types.uint32[::1], types.int64[::1]
-    sizes.compile((*[narrow] * 4, f, f, f, f, i, i))
+    sizes.compile((*[narrow] * 4, f, f, f, i, i))
     residual.compile((narrow, narrow, f, f, f, f, types.boolean, f, i, i))
     g = types.Array(f.dtype, 2, "C")
     _columns.compile((narrow, narrow, f, g, g, f, f, f, f, f, i, i))

@@ -36,9 +36,9 @@ def pairs_of(pattern: Pattern) -> tuple[np.ndarray, np.ndarray] | None:
 class Sizes(NamedTuple):
     """What one pass over the values finds out."""
 
-    row_sums: np.ndarray  # of |a_ij|
     diagonal: np.ndarray  # |a_ii|, zero where none is stored
-    norm: float  # the largest row sum, not finite if A is not
+    norm: float  # the largest sum of |a_ij| in a row, not finite if A is not
+    least: float  # the smallest
     margin: float  # the least by which a diagonal entry exceeds the rest of its row
     lowest: float  # the least real part of a diagonal entry, zero for those not stored
     mirrored: bool | None  # whether A = A^T exactly, None if not looked at
@@ -67,14 +67,14 @@ def sizes(pattern: Pattern, values: np.ndarray, room: np.ndarray | None = None) 
         own[at < 0] = 0
     diagonal = np.abs(own)
     if not n:
-        return Sizes(sums, diagonal, 0.0, np.inf, np.inf, None)
+        return Sizes(diagonal, 0.0, np.inf, np.inf, np.inf, None)
     margins = diagonal + diagonal
     margins -= sums
     same = None
     if values.dtype.kind != "c" and pairs_of(pattern) is not None:
         same = mirrored(values, *pattern.triangles)
-    found = float(_largest(sums)), float(_smallest(margins)), float(_smallest(own.real))
-    return Sizes(sums, diagonal, *found, same)
+    least, margin, lowest = (float(_smallest(a)) for a in (sums, margins, own.real))
+    return Sizes(diagonal, float(_largest(sums)), least, margin, lowest, same)
 
 
 def residual(

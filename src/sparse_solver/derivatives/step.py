@@ -18,7 +18,7 @@ from torch import Tensor
 from ..engines.simplicial import KEPT, SOLVED
 from ..matrix import SparseMatrix
 from ..matrix.gather import awaiting
-from ..matrix.plain import are_ordinary
+from ..matrix.plain import are_ordinary, are_vectors
 from ..matrix.rule import directly
 from ..planning import Direct, Step, cache, on_device, renewed, touch
 from .solve import adjoint
@@ -26,7 +26,7 @@ from .token import refuse_traces, token_of, token_of_nothing
 
 __all__ = ["quick"]
 
-_is_compiling = torch.compiler.is_compiling
+_is_compiling = torch.compiler.is_dynamo_compiling  # what else traces brings its own tensors
 _hooked = torch._C._autograd._top_saved_tensors_default_hooks
 _is_kept = torch._C._autograd._get_current_graph_task_keep_graph
 
@@ -50,12 +50,9 @@ def quick(A: SparseMatrix | Tensor, b: Tensor, assume: str, method: Direct) -> T
         isinstance(b, Tensor)
         and values is not None  # a transposed view whose structure was looked at, and no more
         and values.dtype is b.dtype is slot.dtype  # type: ignore[union-attr]
-        and b.dim() == values.dim() == 1  # type: ignore[union-attr]
+        and are_vectors(values, b)  # type: ignore[arg-type]
         and b.numel() == pattern.shape[0]
         and values.numel() == pattern.nnz  # type: ignore[union-attr]
-        and are_ordinary(values, b)  # type: ignore[arg-type]
-        and values.is_contiguous()  # type: ignore[union-attr]
-        and b.is_contiguous()
         and _hooked(False) is None  # checkpoints expect to see what they saw the first time
     ):
         return None
@@ -90,7 +87,7 @@ class _Step(torch.autograd.Function):
     def backward(ctx, g):  # type: ignore[no-untyped-def]
         values, x, store = ctx.saved_tensors
         step = ctx.step
-        if not torch.is_grad_enabled() and are_ordinary(g, x):
+        if not torch.is_grad_enabled() and (are_vectors(g, x) or are_ordinary(g, x)):
             # Hooks on what was saved may give it back in other strides.
             found = step.backward(store.contiguous(), g.contiguous(), x.contiguous())
             if found is not None:
@@ -122,14 +119,14 @@ class _Known(torch.autograd.Function):
         wanted, (planner, step, factored) = ctx.needs_input_grad[0], ctx.known
         if not _is_kept():
             ctx.known[-1] = None
-        if wanted and factored is not None and not torch.is_grad_enabled() and are_ordinary(g, x):
-            if step is not None and g.is_contiguous() and x.is_contiguous():
+        if wanted and factored is not None and not torch.is_grad_enabled():
+            if step is not None and are_vectors(g, x):
                 node, table = awaiting(values)
                 A_bar, b_bar, triplets = step.adjoint(factored, g, x, table)
                 if triplets is not None:
                     node.both = A_bar, triplets
                 return A_bar, b_bar, None, None
-            if not g.is_complex():
+            if are_ordinary(g, x) and not g.is_complex():
                 y, A_bar = factored.adjoint(g.detach().numpy(), x.detach().numpy(), False)
                 return torch.from_numpy(A_bar), torch.from_numpy(y), None, None
         P = planner.pattern

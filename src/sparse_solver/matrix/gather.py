@@ -18,11 +18,11 @@ import torch.autograd.forward_ad as fwAD
 from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 from torch import Tensor
 
-from .plain import is_of_the_host, is_ordinary, is_plain, numbers
+from .plain import is_of_the_host, is_plain, is_vector, numbers
 from .rule import Rule, directly
 from .threads import by_parts
 
-_is_compiling = torch.compiler.is_compiling
+_is_compiling = torch.compiler.is_dynamo_compiling  # what else traces brings its own tensors
 _compiled: dict[str, Any] = {}  # loops by the dtype's character, from `use_compiled`
 _calls: dict[torch.dtype, Any] = {}
 _Table = ctypes.c_int64 * 8
@@ -243,7 +243,7 @@ class _Sum(torch.autograd.Function):
             return both[1], None, None, None
         slots, calls = ctx.given
         team = calls.team(slots.count)
-        if team is None or torch.is_grad_enabled() or not is_ordinary(g) or not g.is_contiguous():
+        if team is None or torch.is_grad_enabled() or not is_vector(g):
             return gather(g, slots), None, None, None
         table, out = slots._table or slots.table, g.new_empty(slots.count)
         calls.take(team, table.at, g.data_ptr(), out.data_ptr())
@@ -280,10 +280,12 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
             return zeros.index_add(0, slots.index, t)
         return _index_add(t, slots)
     calls = _calls.get(t.dtype)
-    if calls is not None and t.dim() == 1 and slots._is_narrow and is_ordinary(t) and t.is_contiguous():
+    if calls is not None and slots._is_narrow and is_vector(t):
         team = calls.team(slots.count)
         if team is not None:
             return _sum(t, slots, calls, team)
+    if torch.compiler.is_compiling():
+        return _index_add(t, slots)
     return _ScatterSum.apply(t, slots)
 
 

@@ -23,7 +23,7 @@ __all__ = ["address_of_parallel", "call_on_torchs_threads", "on_torchs_threads",
 
 _Region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _ident, _team_size = _thread.get_ident, torch.get_num_threads
-_MAIN = threading.main_thread().ident  # children of this process, where it may be another, get no team
+home = threading.main_thread().ident  # whose team it is; None in children of this process
 _used = False
 
 
@@ -58,7 +58,7 @@ def torchs_threads(least: int, most: int) -> int:
     """
     global _used
     team = _team_size()
-    if not least <= team <= most or _ident() != _MAIN or _openmp() is None:
+    if not least <= team <= most or _ident() != home or _openmp() is None:
         return 0
     _used = True
     return team
@@ -104,13 +104,13 @@ def on_torchs_threads(work: Callable[[], None], threads: int) -> bool:
 
 def _before_fork() -> None:
     """Let the team go: a child would wait for threads that only its parent has."""
-    if _used and _ident() == _MAIN:
+    if _used and _ident() == home:
         _openmp().omp_pause_resource_all(1)
 
 
 def _in_child() -> None:
-    global _MAIN
-    _MAIN = None
+    global home
+    home = None
 
 
 if hasattr(os, "register_at_fork"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 
@@ -11,8 +12,8 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-__all__ = ["are_ordinary", "conjugate", "is_plain", "name_of", "numbers", "outside_transforms"]
-__all__ += ["is_of_the_host", "is_ordinary", "refuse_compiling"]
+__all__ = ["are_ordinary", "are_vectors", "conjugate", "is_of_the_host", "is_plain", "is_vector"]
+__all__ += ["name_of", "numbers", "outside_transforms", "refuse_compiling", "use_look"]
 
 # Looked up once: on cold caches each look takes as long as what is done with it.
 _keys, _modes = torch._C._dispatch_keys, torch._C._len_torch_dispatch_stack
@@ -36,6 +37,9 @@ def is_plain(t: Tensor) -> bool:
 _ORDINARY = _keys(torch.empty(0, device="cpu")).raw_repr()
 
 
+_look: Callable[..., bool] | None = None
+
+
 def are_ordinary(s: Tensor, t: Tensor) -> bool:
     """Whether both are dense numbers on the host and nothing but autograd, in reverse, watches: what
     `is_plain` says, no lazy conjugate, no inference mode, no dual numbers.
@@ -49,15 +53,39 @@ def are_ordinary(s: Tensor, t: Tensor) -> bool:
     )
 
 
-def is_ordinary(t: Tensor) -> bool:
-    """As `are_ordinary`, of one."""
+def are_vectors(s: Tensor, t: Tensor) -> bool:
+    """Whether both are ordinary, contiguous and of one dimension."""
+    if _look is None or not _look(s, t):
+        return (
+            are_ordinary(s, t) and s.dim() == t.dim() == 1 and s.is_contiguous() and t.is_contiguous()
+        )
     return (
-        _keys(t).raw_repr() == _ORDINARY
+        not s.is_neg()
+        and not t.is_neg()
         and not _transforms()
         and not _modes()
         and not _inference()
         and fwAD._current_level < 0
     )
+
+
+def is_vector(t: Tensor) -> bool:
+    """As `are_vectors`, of one."""
+    if _look is None or not _look(t):
+        return are_vectors(t, t)
+    return (
+        not t.is_neg()
+        and not _transforms()
+        and not _modes()
+        and not _inference()
+        and fwAD._current_level < 0
+    )
+
+
+def use_look(look: Callable[..., bool] | None) -> None:
+    """Ask this first whether tensors are contiguous vectors in the host's memory."""
+    global _look
+    _look = look
 
 
 def is_of_the_host(t: Tensor) -> bool:

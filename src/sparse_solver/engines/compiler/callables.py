@@ -19,7 +19,7 @@ from llvmlite import ir
 
 from .native import address_of
 
-__all__ = ["callable_at"]
+__all__ = ["Method", "api", "as_builtin", "callable_at"]
 
 _FASTCALL = 0x0080  # CPython's METH_FASTCALL: (self, pointer to arguments, their number)
 _word, _real, _object = ir.IntType(64), ir.DoubleType(), ir.IntType(8).as_pointer()
@@ -29,6 +29,8 @@ _API = {  # of CPython, by name: what it returns and takes
     _AS_WORD: (_word, (_object,)),
     "PyLong_FromLongLong": (_object, (_word,)),
     "PyFloat_FromDouble": (_object, (_real,)),
+    "PyBool_FromLong": (_object, (_word,)),
+    "PyErr_Clear": (ir.VoidType(), ()),
     "PyErr_Occurred": (_object, ()),
     "PyErr_BadArgument": (ir.IntType(32), ()),
     "PyEval_SaveThread": (_object, ()),
@@ -37,11 +39,11 @@ _API = {  # of CPython, by name: what it returns and takes
 
 
 _numbers = itertools.count()
-_alive: list[_Method] = []  # methods live as long as the functions that refer to them
+_alive: list[Method] = []  # methods live as long as the functions that refer to them
 
 
-class _Method(ctypes.Structure):
-    """CPython's PyMethodDef."""
+class Method(ctypes.Structure):
+    """CPython's PyMethodDef, for functions that are given where their arguments are, and how many."""
 
     _fields_ = (
         ("name", ctypes.c_char_p),
@@ -49,6 +51,20 @@ class _Method(ctypes.Structure):
         ("flags", ctypes.c_int),
         ("doc", ctypes.c_char_p),
     )
+
+    @classmethod
+    def of(cls, name: bytes, code: int) -> Method:
+        """The method whose code is at an address; it lives on."""
+        method = cls(name, code, _FASTCALL, None)
+        _alive.append(method)
+        return method
+
+
+def as_builtin(method: Method, itself: object) -> Callable[..., Any]:
+    """A builtin of CPython, of which the code is told `itself`."""
+    given = ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p
+    make = ctypes.PYFUNCTYPE(ctypes.py_object, *given)(("PyCFunction_NewEx", ctypes.pythonapi))
+    return make(ctypes.addressof(method), itself, None)
 
 
 def callable_at(address: int, count: int, result: type = int) -> Callable[..., Any]:
@@ -63,28 +79,24 @@ def callable_at(address: int, count: int, result: type = int) -> Callable[..., A
     result : {int, float}
         What it returns: an integer of 64 bits or a double.
     """
-    given = ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p
-    make = ctypes.PYFUNCTYPE(ctypes.py_object, *given)(("PyCFunction_NewEx", ctypes.pythonapi))
-    return make(ctypes.addressof(_method(count, result)), address, None)
+    return as_builtin(_method(count, result), address)
 
 
 @cache
-def _method(count: int, result: type) -> _Method:
+def _method(count: int, result: type) -> Method:
     """How functions of so many arguments are called, whose address is `self`."""
     # Two threads that come first at once both compile it, and either's function may live on.
     name = f"sparse_solver.call.{count}.{result.__name__}.{next(_numbers)}"
     module = ir.Module(name)
     kind = ir.FunctionType(_object, (_object, _object.as_pointer(), _word))
     _write(ir.Function(module, kind, name), count, result)
-    method = _Method(b"compiled", address_of(module, name), _FASTCALL, None)
-    _alive.append(method)
-    return method
+    return Method.of(b"compiled", address_of(module, name))
 
 
 def _write(f: ir.Function, count: int, result: type) -> None:
     """The code: check the number of arguments, read them, call, and make an object of what comes."""
     itself, args, given = f.args
-    api = {name: _api(f.module, name) for name in _API}
+    its = {name: api(f.module, name) for name in _API}
     builder = ir.IRBuilder(f.append_basic_block())
     refused, nothing = f.append_basic_block("refused"), ir.Constant(_object, None)
 
@@ -95,30 +107,31 @@ def _write(f: ir.Function, count: int, result: type) -> None:
 
     go_on_if(builder.icmp_signed("==", given, ir.Constant(_word, count)))
     objects = [builder.load(builder.gep(args, [ir.Constant(_word, k)])) for k in range(count)]
-    address, *words = (builder.call(api[_AS_WORD], [o]) for o in (itself, *objects))
+    address, *words = (builder.call(its[_AS_WORD], [o]) for o in (itself, *objects))
     odd = ir.Constant(ir.IntType(1), 0)  # -1 may be a number, or mean that there was none
     for word in words:
         odd = builder.or_(odd, builder.icmp_signed("==", word, ir.Constant(_word, -1)))
     with builder.if_then(odd, likely=False):
-        error = builder.call(api["PyErr_Occurred"], [])
+        error = builder.call(its["PyErr_Occurred"], [])
         go_on_if(builder.icmp_unsigned("==", error, nothing))
 
     kind = ir.FunctionType(_real if result is float else _word, [_word] * count)
     code = builder.inttoptr(address, kind.as_pointer())
-    state = builder.call(api["PyEval_SaveThread"], [])
+    state = builder.call(its["PyEval_SaveThread"], [])
     found = builder.call(code, words)
-    builder.call(api["PyEval_RestoreThread"], [state])
+    builder.call(its["PyEval_RestoreThread"], [state])
     made = "PyFloat_FromDouble" if result is float else "PyLong_FromLongLong"
-    builder.ret(builder.call(api[made], [found]))
+    builder.ret(builder.call(its[made], [found]))
 
     builder.position_at_end(refused)
-    error = builder.call(api["PyErr_Occurred"], [])
+    error = builder.call(its["PyErr_Occurred"], [])
     with builder.if_then(builder.icmp_unsigned("==", error, nothing)):
-        builder.call(api["PyErr_BadArgument"], [])
+        builder.call(its["PyErr_BadArgument"], [])
     builder.ret(nothing)
 
 
-def _api(module: ir.Module, name: str) -> ir.Function:
+def api(module: ir.Module, name: str) -> ir.Function:
+    """A function of CPython, for code in this module."""
     place = ctypes.cast(getattr(ctypes.pythonapi, name), ctypes.c_void_p).value
     llvm.add_symbol(name, place)
     returned, taken = _API[name]

@@ -61,7 +61,8 @@ def functions(dtype: str) -> Functions:
         return found
     from numba import from_dtype
 
-    from ..compiler import callable_at
+    from ...matrix.plain import use_look
+    from ..compiler import callable_at, look
     from .kernels import cache_path, compile_for
 
     if not is_stamped("simplicial-*", _SOURCES):
@@ -69,6 +70,7 @@ def functions(dtype: str) -> Functions:
     before, start = state(dtype), time.perf_counter()
     compiled = compile_for(from_dtype(np.dtype(dtype)))
     _kept.append(compiled)
+    use_look(look())
     found = Functions(*(callable_at(f.address, len(f._sig.args)) for f in compiled))
     _compiled[dtype] = found
     if before == "cold":

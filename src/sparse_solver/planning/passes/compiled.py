@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import ctypes
+from _thread import get_ident as _ident
 
 import numpy as np
 from torch import get_num_threads
 
-from ...engines.compiler import callable_at
-from ...matrix import Pattern
+from ...engines.compiler import callable_at, look
+from ...matrix import Pattern, openmp
 from ...matrix.openmp import address_of_parallel, torchs_threads
+from ...matrix.plain import use_look
 from ...matrix.threads import WORTH_SHARING, by_parts
 from . import plain
 from .calls import compile_calls
@@ -26,6 +28,7 @@ class Calls:
     """Loops as Python calls them with addresses; see `calls`."""
 
     def __init__(self, dtype: np.dtype) -> None:
+        use_look(look())
         *found, each = compile_calls(dtype)
         _kept.extend((*found, each))
         kinds = {"int64": int, "float64": float}
@@ -34,12 +37,14 @@ class Calls:
         )
         self._rows = (ctypes.c_int64 * 3)(0, 1, 0), (ctypes.c_int64 * 3)(0, 0, each.address)
         self._alone, self._torchs = map(ctypes.addressof, self._rows)
-        self._threads = 0  # in the second row
+        self._threads, self._enough = 0, 1 << 63  # in the second row, and numbers worth so many
 
     def team(self, numbers: int) -> int | None:
         """Who passes over so many numbers, the first that each of these calls is given. None where that
         is work for several threads, but not for torch's.
         """
+        if numbers >= self._enough and get_num_threads() == self._threads and _ident() == openmp.home:
+            return self._torchs  # as last time
         if numbers < 2 * _EACH:
             return self._alone
         threads = torchs_threads(2, numbers // _EACH)
@@ -47,7 +52,7 @@ class Calls:
             if threads != self._threads:
                 row = self._rows[1]  # the main thread's alone
                 row[0], row[1] = address_of_parallel(), threads
-                self._threads = threads
+                self._threads, self._enough = threads, threads * _EACH
             return self._torchs
         return self._alone if numbers < WORTH_SHARING or get_num_threads() == 1 else None
 

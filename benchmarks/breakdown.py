@@ -90,10 +90,14 @@ def measure(problem: GridProblem, budget: float) -> dict[str, Any]:
         end = time.perf_counter() + budget
         while len(samples) < 3 or (time.perf_counter() < end and len(samples) < 2000):
             samples.append(one_step(problem, P, clock))
-    samples.sort(key=lambda sample: sum(sample.values()))
+    samples.sort(key=_total)
     fastest = samples[: max(1, len(samples) // 4)]
     split = {key: sum(s[key] for s in fastest) / len(fastest) for key in fastest[0]}
     return {"n": problem.n, "steps": len(samples), **split}
+
+
+def _total(split: Mapping[str, float]) -> float:
+    return sum(split[f"{part} {way}"] for part in PARTS for way in ("forward", "backward"))
 
 
 def one_step(problem: GridProblem, P: Any, clock: EngineClock) -> dict[str, float]:
@@ -143,7 +147,7 @@ def report(splits: Mapping[str, Mapping[str, Any]]) -> None:
         return
     rows = []
     for name, split in splits.items():
-        step = sum(split[f"{part} {way}"] for part in PARTS for way in ("forward", "backward"))
+        step = _total(split)
         library = split["library forward"] + split["library backward"]
         for way in ("forward", "backward"):
             parts = [harness.seconds(split[f"{part} {way}"]) for part in PARTS]

@@ -10,7 +10,7 @@ import torch
 from torch.autograd.graph import register_multi_grad_hook
 
 import sparse_solver as ss
-from sparse_solver.matrix.gather import Slots, awaiting, scatter_sum
+from sparse_solver.matrix.gather import Slots, awaiting, leave, scatter_sum
 from sparse_solver.planning import Repeat, passes
 
 pytest.importorskip("numba")
@@ -146,12 +146,49 @@ def test_gradients_of_the_values_themselves(S, made):
     P, lam = S.pattern, ss.solve(A, 2 * x, method=METHOD).detach()
     A_bar = -lam[P.rows] * x[P.cols]
     assert torch.allclose(A.values.grad, A_bar)
+    made.clear()
     A, x = S.pair(w)
     (found,) = torch.autograd.grad(x.square().sum(), A.values, retain_graph=True)
-    assert torch.allclose(found, A_bar)
+    assert torch.allclose(found, A_bar) and made == [False]
+    assert A.values.grad_fn.both is None
+    found, of_w = torch.autograd.grad(x.square().sum(), (A.values, w), retain_graph=True)
+    assert torch.allclose(found, A_bar) and torch.allclose(of_w, w.grad)
     found.numpy()[:] *= 2  # behind torch's back
-    (back,) = torch.autograd.grad(x.square().sum(), w)
-    assert torch.allclose(back, w.grad)
+    (doubled,) = torch.autograd.grad(A.values, w, found)
+    assert torch.allclose(doubled, 2 * w.grad)
+
+
+def test_triplets_that_are_a_leaf(S, made):
+    t = torch.cat([torch.ones_like(S.b), -S.w, -S.w, S.w, S.w]).requires_grad_()
+    (found,) = torch.autograd.grad(
+        ss.solve(S.pattern.assemble(t), S.b, method=METHOD).square().sum(), t
+    )
+    assert made == [True]
+    x = ss.solve(S.pattern.assemble(t), S.b, method=METHOD)
+    x.square().sum().backward()
+    lam = ss.solve(S.assembled(S.w), 2 * x.detach(), method=METHOD)
+    expected = (-lam[S.pattern.rows] * x.detach()[S.pattern.cols])[S.pattern._slots.index]
+    assert torch.allclose(found, expected) and torch.equal(found, t.grad)
+
+
+def test_what_was_left_is_for_that_pass_alone(S):
+    w = S.w.clone().requires_grad_()
+    A, _ = S.pair(w)
+    g = torch.ones(S.pattern.nnz, dtype=torch.float64)
+    (plain,) = torch.autograd.grad(A.values, w, g, retain_graph=True)
+    leave(A.values.grad_fn, g, torch.zeros(S.pattern._slots.count, dtype=torch.float64))
+    assert torch.equal(torch.autograd.grad(A.values, w, g)[0], plain)
+
+
+def test_once_it_was_in_vain_it_is_not_tried_again(S, made):
+    w = S.w.clone().requires_grad_()
+    for _ in range(3):
+        A = S.assembled(w)
+        xs = [ss.solve(A, k * S.b, method=METHOD) for k in (1, 2)]
+        sum(x.square().sum() for x in xs).backward()
+    assert made[2:] == [False] * 4
+    ss.solve(S.assembled(w), S.b, method=METHOD).square().sum().backward()
+    assert torch.allclose(w.grad / 16, torch.autograd.grad(S.pair(w)[1].square().sum(), w)[0])
 
 
 def test_not_for_others(S, made):

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..engines.simplicial import KEPT, SOLVED
 from ..matrix import SparseMatrix
-from ..matrix.gather import awaiting
+from ..matrix.gather import awaiting, leave
 from ..matrix.plain import are_ordinary, are_vectors
 from ..matrix.rule import directly
 from ..planning import Direct, Step, cache, on_device, renewed, touch
@@ -124,7 +124,7 @@ class _Known(torch.autograd.Function):
                 node, table = awaiting(values)
                 A_bar, b_bar, triplets = step.adjoint(factored, g, x, table)
                 if triplets is not None:
-                    node.both = A_bar, triplets
+                    leave(node, A_bar, triplets)
                 return A_bar, b_bar, None, None
             if are_ordinary(g, x) and not g.is_complex():
                 y, A_bar = factored.adjoint(g.detach().numpy(), x.detach().numpy(), False)

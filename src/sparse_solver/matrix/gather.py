@@ -26,10 +26,11 @@ _is_compiling = torch.compiler.is_dynamo_compiling  # what else traces brings it
 _compiled: dict[str, Any] = {}  # loops by the dtype's character, from `use_compiled`
 _calls: dict[torch.dtype, Any] = {}
 _Table = ctypes.c_int64 * 8
-_will_be_executed = torch._C._will_engine_execute_node
+_pass, _will_be_executed = torch._C._current_graph_task_id, torch._C._will_engine_execute_node
+_Leaf: Any = torch._C._functions.AccumulateGrad  # type: ignore[attr-defined]
 _FEW = 20_000  # triplets up to which torch's operation costs less than a rule of our own
 
-__all__ = ["Slots", "awaiting", "gather", "scatter_sum", "use_compiled"]
+__all__ = ["Slots", "awaiting", "gather", "leave", "scatter_sum", "use_compiled"]
 
 
 class Slots:
@@ -53,6 +54,7 @@ class Slots:
         self._devices: dict[torch.device, Tensor] = {}
         self._zeros: dict[torch.dtype, Tensor] = {}
         self._table: Any = None
+        self.is_shared = False  # whether the sums' gradient was seen to come from several places
 
     def zeros(self, dtype: torch.dtype) -> Tensor:
         """As many as there are places, on the host: read, never written to."""
@@ -224,8 +226,9 @@ class _Sum(torch.autograd.Function):
     """`_ScatterSum` of ordinary tensors, by compiled calls and without what torch does for transforms;
     by this thread or torch's team.
 
-    Who makes the gradient of the sums may make that of the triplets with it, which saves reading it
-    again, and leave both as `both`; see `awaiting`.
+    Who makes the gradient of the sums may make that of the triplets with it, while its numbers are in
+    the cache, and leave them as `both`: the backward pass's number, this gradient, and that. They are
+    used if the very same gradient comes, and in that pass. See `awaiting`.
     """
 
     @staticmethod
@@ -237,11 +240,11 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
-        both, ctx.both = ctx.both, None
-        # Gradients from elsewhere may have been added, or put in its place.
-        if both is not None and both[0] is g and g._version == 0 and not torch.is_grad_enabled():
-            return both[1], None, None, None
-        slots, calls = ctx.given
+        (slots, calls), both, ctx.both = ctx.given, ctx.both, None
+        if both is not None and both[0] == _pass() and not torch.is_grad_enabled():
+            if both[1] is g and g._version == 0:
+                return both[2], None, None, None
+            slots.is_shared = True  # more was added: next time, too, by the looks of it
         team = calls.team(slots.count)
         if team is None or torch.is_grad_enabled() or not is_vector(g):
             return gather(g, slots), None, None, None
@@ -255,17 +258,25 @@ _Summed: Any = _Sum._backward_cls  # type: ignore[attr-defined]
 
 
 def awaiting(sums: Tensor) -> tuple[Any, Any]:
-    """In a backward pass, (the node that made `sums`, the table of its slots) if that of the triplets
-    will be asked for after their gradient, and may be left there with it, as `both`. Else (None, None),
-    also where hooks will see the gradient: they are not to edit it, but sometimes do.
+    """(The node that made `sums`, the table of its slots) if this backward pass may go on from their
+    gradient to that of the triplets, which may then be left there, see `leave`. Else (None, None), also
+    where hooks on `sums` will see the gradient: they are not to edit it, but sometimes do.
     """
     node: Any = sums.grad_fn
-    if type(node) is _Summed and sums._backward_hooks is None and _will_be_executed(node):
-        slots = node.given[0]
-        table = slots._table or slots.table
-        if table.is_full:
-            return node, table
+    if type(node) is _Summed and sums._backward_hooks is None and _pass() >= 0:
+        slots, following = node.given[0], node.next_functions[0][0]
+        # Of leaves torch does not tell; `node` may be as far as a pass goes that is to end there.
+        asked = node if type(following) is _Leaf else following
+        if not slots.is_shared and _will_be_executed(asked):
+            table = slots._table or slots.table
+            if table.is_full:
+                return node, table
     return None, None
+
+
+def leave(node: Any, of_sums: Tensor, of_triplets: Tensor) -> None:
+    """Leave two gradients at a node, the second made from the first."""
+    node.both = _pass(), of_sums, of_triplets
 
 
 def scatter_sum(t: Tensor, slots: Slots) -> Tensor:

@@ -23,7 +23,8 @@ __all__ = ["address_of_parallel", "call_on_torchs_threads", "on_torchs_threads",
 
 _Region = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 _ident, _team_size = _thread.get_ident, torch.get_num_threads
-home = threading.main_thread().ident  # whose team it is; None in children of this process
+_MAIN = threading.main_thread().ident
+home = _MAIN  # the thread whose team is lent; None in children of this process
 _used = False
 
 
@@ -104,7 +105,7 @@ def on_torchs_threads(work: Callable[[], None], threads: int) -> bool:
 
 def _before_fork() -> None:
     """Let the team go: a child would wait for threads that only its parent has."""
-    if _used and _ident() == home:
+    if _used and _ident() == _MAIN:
         _openmp().omp_pause_resource_all(1)
 
 

@@ -138,9 +138,10 @@ class Pattern:
         """
         slots = self._slots
         m = self.nnz if slots is None else slots.count
-        if values.dim() == 0 or values.size(-1) != m:
+        shape = values.shape
+        if not shape or shape[-1] != m:
             raise ValueError(
-                f"values has shape {tuple(values.shape)}; this pattern was built from {m} "
+                f"values has shape {tuple(shape)}; this pattern was built from {m} "
                 f"triplets, so values must have shape (..., {m})"
             )
         return self._with(values if slots is None else scatter_sum(values, slots))

@@ -54,11 +54,11 @@ def are_ordinary(s: Tensor, t: Tensor) -> bool:
 
 
 def are_vectors(s: Tensor, t: Tensor) -> bool:
-    """Whether both are ordinary, contiguous and of one dimension."""
+    """Whether both are ordinary, contiguous and of one dimension. Tensors made in inference mode may
+    pass: they are as good where they are not saved, and torch refuses to save them.
+    """
     if _look is None or not _look(s, t):
-        return (
-            are_ordinary(s, t) and s.dim() == t.dim() == 1 and s.is_contiguous() and t.is_contiguous()
-        )
+        return are_ordinary(s, t) and _is_row(s) and _is_row(t)
     return (
         not s.is_neg()
         and not t.is_neg()
@@ -72,7 +72,7 @@ def are_vectors(s: Tensor, t: Tensor) -> bool:
 def is_vector(t: Tensor) -> bool:
     """As `are_vectors`, of one."""
     if _look is None or not _look(t):
-        return are_vectors(t, t)
+        return are_ordinary(t, t) and _is_row(t)
     return (
         not t.is_neg()
         and not _transforms()
@@ -80,6 +80,10 @@ def is_vector(t: Tensor) -> bool:
         and not _inference()
         and fwAD._current_level < 0
     )
+
+
+def _is_row(t: Tensor) -> bool:
+    return t.dim() == 1 and t.is_contiguous()
 
 
 def use_look(look: Callable[..., bool] | None) -> None:

@@ -109,7 +109,7 @@ class Repeat:
 
     def _anew(self, kept: Factored, eq: Equations, system: Any) -> bool:
         """Turn the factor of other values into that of those which are in `eq` now, if it can be."""
-        eq.norm, eq.margin, eq.lowest, mirrored = system.found
+        eq.norm, eq.least, eq.margin, eq.lowest, mirrored = system.found
         if not (eq.norm < np.inf and eq.lowest > 0 and mirrored):
             return False
         for of_others in "magnitudes", "row_sums":

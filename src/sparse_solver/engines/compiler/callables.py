@@ -39,7 +39,7 @@ _API = {  # of CPython, by name: what it returns and takes
 
 
 _numbers = itertools.count()
-_alive: list[Method] = []  # methods live as long as the functions that refer to them
+_alive: list[Method] = []  # functions refer to them, and nobody tells when the last one goes
 
 
 class Method(ctypes.Structure):
@@ -61,7 +61,7 @@ class Method(ctypes.Structure):
 
 
 def as_builtin(method: Method, itself: object) -> Callable[..., Any]:
-    """A builtin of CPython, of which the code is told `itself`."""
+    """A builtin of CPython, whose code is given `itself` as its `self`."""
     given = ctypes.c_void_p, ctypes.py_object, ctypes.c_void_p
     make = ctypes.PYFUNCTYPE(ctypes.py_object, *given)(("PyCFunction_NewEx", ctypes.pythonapi))
     return make(ctypes.addressof(method), itself, None)

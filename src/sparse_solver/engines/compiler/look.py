@@ -1,8 +1,8 @@
 """Is a tensor a vector in memory? Asked of torch by compiled code, through the C functions that DLPack
 defines for that.
 
-To Python torch tells it in five calls, most of them through tables of its bindings; where the caches
-hold the numbers of a large system these take as long as a pass over ten thousand of them.
+From Python that takes five calls of torch, most of them through tables of its bindings; where the
+caches hold the numbers of a large system these take as long as a pass over ten thousand of them.
 """
 
 from __future__ import annotations
@@ -48,9 +48,12 @@ def look() -> Callable[..., bool] | None:
     capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
     if capsule is None or object.__basicsize__ != 2 * ctypes.sizeof(ctypes.c_void_p):
         return None
-    given = ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p
-    inside = ctypes.PYFUNCTYPE(*given)(("PyCapsule_GetPointer", ctypes.pythonapi))
-    functions = _Functions.from_address(inside(capsule, b"dlpack_exchange_api"))
+    taken, title = (ctypes.py_object, ctypes.c_char_p), b"dlpack_exchange_api"
+    is_valid = ctypes.PYFUNCTYPE(ctypes.c_int, *taken)(("PyCapsule_IsValid", ctypes.pythonapi))
+    inside = ctypes.PYFUNCTYPE(ctypes.c_void_p, *taken)(("PyCapsule_GetPointer", ctypes.pythonapi))
+    if not is_valid(capsule, title):
+        return None
+    functions = _Functions.from_address(inside(capsule, title))
     if functions.major != 1 or not functions.describe:
         return None
     name = f"sparse_solver.look.{next(_numbers)}"

@@ -26,6 +26,7 @@ _SIZES, _RESIDUAL, _ADJOINT, _SUM, _TAKE = range(5)  # what to do
 _TASK = _GIVEN + 7
 _PLACES, _TRIPLETS, _OTHERS, _SINGLE, _WHICH, _POINTER, _ORDER, _INDEX = range(8)  # of `Slots.table`
 _EACH = 3  # parts for each thread
+_ROWS = 2048  # about as many in a part of what is passed over twice, the second time in the cache
 _LINE = 8  # numbers in a cache line, a part's own for what it finds out
 _bits, _byte = ir.IntType(64), ir.IntType(8).as_pointer()
 _function = ir.FunctionType(ir.VoidType(), [_byte]).as_pointer()
@@ -126,7 +127,9 @@ def _do(task):
                 mirror = _vector(system[layout.MIRROR], np.uint32, pairs)
                 new = _vector(given[1], task, nnz)
                 seen = sizes(indptr, at, upper, mirror, new, values, diagonal, start, stop)
-                found[0], found[2], found[3], found[4] = seen[0], seen[2], seen[3], seen[4]
+                # Of the first two `_done` finds the largest, of the others the least.
+                found[0], found[1], found[2], found[3], found[4] = seen
+                found[1] = -found[1]
             else:
                 x, b = _vector(given[1], task, n), _vector(given[2], task, n)
                 if what == _RESIDUAL:
@@ -150,7 +153,10 @@ def _done(team, what, count, given, like):
     """
     own = carray(team, (_TEAM,))
     threads = own[_THREADS]
-    facts, task = np.zeros((_EACH * threads if threads > 1 else 1, _LINE)), np.empty(_TASK, np.int64)
+    parts = _EACH * threads if threads > 1 else 1
+    if what == _ADJOINT:
+        parts = max(parts, count // _ROWS)
+    facts, task = np.zeros((parts, _LINE)), np.empty(_TASK, np.int64)
     task[_DRAWN], task[_PARTS], task[_COUNT], task[_WHAT] = 0, len(facts), count, what
     task[_FACTS] = facts.ctypes.data
     for k in range(len(given)):
@@ -168,8 +174,8 @@ def _done(team, what, count, given, like):
 
 
 def _prepare(team, system, v):
-    """`sizes` of v, which becomes the system's values, into its room: norm, margin, lowest and whether
-    mirrored. Or 1 and nothing else, if they are these very numbers.
+    """`sizes` of v, which becomes the system's values, into its room: norm, least, margin, lowest and
+    whether mirrored. Or 1 and nothing else, if they are these very numbers.
     """
     nnz = system[layout.NNZ]
     new, old = carray(v, (nnz,)), _vector(system[layout.VALUES], v, nnz)
@@ -179,8 +185,8 @@ def _prepare(team, system, v):
     if e == nnz:
         return 1
     found = _done(team, _SIZES, system[layout.N], (_address(system), _address(v)), v)
-    room = _vector(_address(system) + 8 * layout.FOUND, np.float64, 4)
-    room[0], room[1], room[2], room[3] = found[0], found[2], found[3], found[4]
+    room = _vector(_address(system) + 8 * layout.FOUND, np.float64, 5)
+    room[0], room[1], room[2], room[3], room[4] = found[0], -found[1], found[2], found[3], found[4]
     return 0
 
 

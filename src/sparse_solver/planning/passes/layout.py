@@ -1,7 +1,7 @@
 """What compiled calls read of a system: a row of words.
 
 First n, and how many nonzeros and pairs of them there are; then the addresses of indptr, cols, the
-places of the diagonal, both nonzeros of each pair, values and diagonal; and room for four numbers that
+places of the diagonal, both nonzeros of each pair, values and diagonal; and room for five numbers that
 `prepare` finds out.
 """
 
@@ -18,8 +18,8 @@ __all__ = [
 ]  # fmt: skip
 
 N, NNZ, PAIRS, INDPTR, COLS, AT, UPPER, MIRROR, VALUES, DIAGONAL, FOUND = range(11)
-LENGTH = FOUND + 4
-_Row, _Found = ctypes.c_int64 * LENGTH, ctypes.c_double * 4
+LENGTH = FOUND + 5
+_Row, _Found = ctypes.c_int64 * LENGTH, ctypes.c_double * 5
 
 
 def row(n: int, structure: tuple[np.ndarray, ...], numbers: tuple[np.ndarray, ...]) -> Any:

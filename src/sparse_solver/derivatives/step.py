@@ -125,14 +125,14 @@ class _Known(torch.autograd.Function):
                 A_bar, b_bar, triplets = step.adjoint(factored, g, x, table)
                 if triplets is not None:
                     leave(node, A_bar, triplets)
-                return A_bar, b_bar, None, None
+                return A_bar, b_bar, None
             if are_ordinary(g, x) and not g.is_complex():
                 y, A_bar = factored.adjoint(g.detach().numpy(), x.detach().numpy(), False)
-                return torch.from_numpy(A_bar), torch.from_numpy(y), None, None
+                return torch.from_numpy(A_bar), torch.from_numpy(y), None
         P = planner.pattern
         token = token_of([factored], ()) if factored is not None else token_of_nothing()
         system = P.rows, P.cols, P.handle, planner.assume + planner.method.key, False
-        return *adjoint(g, values, x, token, *system, wanted), None, None
+        return *adjoint(g, values, x, token, *system, wanted), None
 
 
 # Without what torch does for transforms, which are never active here.

@@ -232,25 +232,25 @@ class _Sum(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, t: Tensor, slots: Slots, calls: Any, team: Any) -> Tensor:
-        ctx.given, ctx.both = (slots, calls), None
+    def forward(ctx: Any, t: Tensor, given: tuple[Slots, Any, Any]) -> Tensor:
+        (slots, calls, team), ctx.given, ctx.both = given, given, None
         table, out = slots._table or slots.table, t.new_empty(slots.size)
         calls.sum(team, table.at, t.data_ptr(), out.data_ptr())
         return out
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
-        (slots, calls), both, ctx.both = ctx.given, ctx.both, None
+        (slots, calls, _), both, ctx.both = ctx.given, ctx.both, None
         if both is not None and both[0] == _pass() and not torch.is_grad_enabled():
             if both[1] is g and g._version == 0:
-                return both[2], None, None, None
+                return both[2], None
             slots.is_shared = True  # more was added: next time, too, by the looks of it
         team = calls.team(slots.count)
         if team is None or torch.is_grad_enabled() or not is_vector(g):
-            return gather(g, slots), None, None, None
+            return gather(g, slots), None
         table, out = slots._table or slots.table, g.new_empty(slots.count)
         calls.take(team, table.at, g.data_ptr(), out.data_ptr())
-        return out, None, None, None
+        return out, None
 
 
 _sum = super(torch.autograd.Function, _Sum).apply  # type: ignore[misc]
@@ -294,7 +294,7 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
     if calls is not None and slots._is_narrow and is_vector(t):
         team = calls.team(slots.count)
         if team is not None:
-            return _sum(t, slots, calls, team)
+            return _sum(t, (slots, calls, team))
     if torch.compiler.is_compiling():
         return _index_add(t, slots)
     return _ScatterSum.apply(t, slots)

@@ -45,6 +45,14 @@ def clean():
 
 
 @pytest.fixture(scope="module")
+def compiled_passes():
+    """Passes over numbers in double precision are compiled, as after much use."""
+    from sparse_solver.planning import passes
+
+    assert passes.warm_up("float64")
+
+
+@pytest.fixture(scope="module")
 def lanes():
     """Batches of small systems go to the compiled kernel, however little work they are."""
     from sparse_solver.engines import batched

@@ -11,16 +11,12 @@ from torch.autograd.graph import register_multi_grad_hook
 
 import sparse_solver as ss
 from sparse_solver.matrix.gather import Slots, awaiting, leave, scatter_sum
-from sparse_solver.planning import Repeat, passes
+from sparse_solver.planning import Repeat
 
 pytest.importorskip("numba")
 SIDE = 75  # enough triplets for sums of our own
 METHOD = ss.Direct(engine="multifrontal")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled():
-    assert passes.warm_up("float64")
+pytestmark = pytest.mark.usefixtures("compiled_passes")
 
 
 @pytest.fixture
@@ -40,7 +36,7 @@ def made(monkeypatch):
 class Springs:
     """A grid of springs, each at both ends and between them, and 1 on the diagonal."""
 
-    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+    def __init__(self) -> None:
         self.node = torch.arange(SIDE * SIDE)
         grid = self.node.reshape(SIDE, SIDE)
         i = torch.cat([grid[:, :-1].ravel(), grid[:-1].ravel()])
@@ -49,8 +45,8 @@ class Springs:
         self.pattern, self.ends = ss.Pattern(rows, cols, (len(self.node),) * 2), (i, j)
         assert self.pattern._slots.count > 20_000
         generator = torch.Generator().manual_seed(0)
-        self.w = torch.rand(len(i), dtype=dtype, generator=generator) + 0.5
-        self.b = torch.rand(len(self.node), dtype=dtype, generator=generator)
+        self.w = torch.rand(len(i), dtype=torch.float64, generator=generator) + 0.5
+        self.b = torch.rand(len(self.node), dtype=torch.float64, generator=generator)
         assert self.pattern.is_symmetric
         for k in range(3):  # what follows takes the short way
             ss.solve(self.assembled((1 + k) * self.w), self.b, method=METHOD)

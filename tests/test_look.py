@@ -75,8 +75,8 @@ def test_what_may_be_no_vector_of_the_host(monkeypatch, name, odd):
     answers = []
     for function in (None, look()):
         monkeypatch.setattr(plain, "_look", function)
-        assert plain.are_vectors(t, t) and plain.is_vector(t)
-        found = [plain.is_vector(odd), plain.are_vectors(odd, t), plain.are_vectors(t, odd)]
+        assert plain.are_vectors(t, t) and plain.are_vectors(t, t)
+        found = [plain.are_vectors(odd, odd), plain.are_vectors(odd, t), plain.are_vectors(t, odd)]
         assert found == [found[0]] * 3
         answers.append(found[0])
     assert look()(odd) == (name in ("of inference", "negative", "imaginary part"))
@@ -99,7 +99,7 @@ def test_vectors(dtype, n, start):
     for v in vectors:
         if n:  # what is empty may have no address
             assert look()(v) is True and look()(v, *vectors) is True
-        assert plain.is_vector(v) and plain.are_vectors(v, t)
+        assert plain.are_vectors(v, v) and plain.are_vectors(v, t)
 
 
 @pytest.mark.parametrize("surrounding", ["dual", "inference", "mode", "grad", "vmap", "functionalize"])
@@ -108,7 +108,7 @@ def test_not_where_something_watches(looked, surrounding):
     found = []
 
     def ask(x):
-        found.extend([plain.is_vector(t), plain.are_vectors(t, t)])
+        found.extend([plain.are_vectors(t, t), plain.are_vectors(t, t)])
         return x.sum()
 
     if surrounding == "dual":

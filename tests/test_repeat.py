@@ -9,15 +9,11 @@ import torch
 from reference import assert_solves
 
 import sparse_solver as ss
-from sparse_solver.planning import Repeat, passes
+from sparse_solver.planning import Repeat
 
 pytest.importorskip("numba")
 METHOD = ss.Direct(engine="multifrontal")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def compiled():
-    assert passes.warm_up("float64")
+pytestmark = pytest.mark.usefixtures("compiled_passes")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import torch.autograd.forward_ad as fwAD
 from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 from torch import Tensor
 
-from .plain import is_of_the_host, is_plain, is_vector, numbers
+from .plain import are_vectors, is_of_the_host, is_plain, numbers
 from .rule import Rule, directly
 from .threads import by_parts
 
@@ -246,7 +246,7 @@ class _Sum(torch.autograd.Function):
                 return both[2], None
             slots.is_shared = True  # more was added: next time, too, by the looks of it
         team = calls.team(slots.count)
-        if team is None or torch.is_grad_enabled() or not is_vector(g):
+        if team is None or torch.is_grad_enabled() or not are_vectors(g, g):
             return gather(g, slots), None
         table, out = slots._table or slots.table, g.new_empty(slots.count)
         calls.take(team, table.at, g.data_ptr(), out.data_ptr())
@@ -291,7 +291,7 @@ def scatter_sum(t: Tensor, slots: Slots) -> Tensor:
             return zeros.index_add(0, slots.index, t)
         return _index_add(t, slots)
     calls = _calls.get(t.dtype)
-    if calls is not None and slots._is_narrow and is_vector(t):
+    if calls is not None and slots._is_narrow and are_vectors(t, t):
         team = calls.team(slots.count)
         if team is not None:
             return _sum(t, (slots, calls, team))

@@ -12,8 +12,8 @@ import torch.autograd.forward_ad as fwAD
 from torch import Tensor
 from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
 
-__all__ = ["are_ordinary", "are_vectors", "conjugate", "is_of_the_host", "is_plain", "is_vector"]
-__all__ += ["name_of", "numbers", "outside_transforms", "refuse_compiling", "use_look"]
+__all__ = ["are_ordinary", "are_vectors", "conjugate", "is_of_the_host", "is_plain", "name_of"]
+__all__ += ["numbers", "outside_transforms", "refuse_compiling", "use_look"]
 
 # Looked up once: on cold caches each look takes as long as what is done with it.
 _keys, _modes = torch._C._dispatch_keys, torch._C._len_torch_dispatch_stack
@@ -44,13 +44,7 @@ def are_ordinary(s: Tensor, t: Tensor) -> bool:
     """Whether both are dense numbers on the host and nothing but autograd, in reverse, watches: what
     `is_plain` says, no lazy conjugate, no inference mode, no dual numbers.
     """
-    return (
-        _keys(s).raw_repr() == _keys(t).raw_repr() == _ORDINARY
-        and not _transforms()
-        and not _modes()
-        and not _inference()
-        and fwAD._current_level < 0
-    )
+    return _keys(s).raw_repr() == _keys(t).raw_repr() == _ORDINARY and _is_quiet()
 
 
 def are_vectors(s: Tensor, t: Tensor) -> bool:
@@ -59,27 +53,11 @@ def are_vectors(s: Tensor, t: Tensor) -> bool:
     """
     if _look is None or not _look(s, t):
         return are_ordinary(s, t) and _is_row(s) and _is_row(t)
-    return (
-        not s.is_neg()
-        and not t.is_neg()
-        and not _transforms()
-        and not _modes()
-        and not _inference()
-        and fwAD._current_level < 0
-    )
+    return not s.is_neg() and not t.is_neg() and _is_quiet()
 
 
-def is_vector(t: Tensor) -> bool:
-    """As `are_vectors`, of one."""
-    if _look is None or not _look(t):
-        return are_ordinary(t, t) and _is_row(t)
-    return (
-        not t.is_neg()
-        and not _transforms()
-        and not _modes()
-        and not _inference()
-        and fwAD._current_level < 0
-    )
+def _is_quiet() -> bool:
+    return not _transforms() and not _modes() and not _inference() and fwAD._current_level < 0
 
 
 def _is_row(t: Tensor) -> bool:

@@ -19,7 +19,7 @@ from llvmlite import ir
 
 from .native import address_of
 
-__all__ = ["Method", "api", "as_builtin", "callable_at"]
+__all__ = ["api", "as_builtin", "callable_at", "method_of"]
 
 _FASTCALL = 0x0080  # CPython's METH_FASTCALL: (self, pointer to arguments, their number)
 _word, _real, _object = ir.IntType(64), ir.DoubleType(), ir.IntType(8).as_pointer()
@@ -52,12 +52,17 @@ class Method(ctypes.Structure):
         ("doc", ctypes.c_char_p),
     )
 
-    @classmethod
-    def of(cls, name: bytes, code: int) -> Method:
-        """The method whose code is at an address; it lives on."""
-        method = cls(name, code, _FASTCALL, None)
-        _alive.append(method)
-        return method
+
+def method_of(title: str, write: Callable[[ir.Function], None]) -> Method:
+    """The method whose code `write` puts into a function: of self, the arguments' place and number."""
+    # Two threads that come first at once both compile it, and either's function may live on.
+    name = f"sparse_solver.{title}.{next(_numbers)}"
+    module = ir.Module(name)
+    kind = ir.FunctionType(_object, (_object, _object.as_pointer(), _word))
+    write(ir.Function(module, kind, name))
+    method = Method(title.encode(), address_of(module, name), _FASTCALL, None)
+    _alive.append(method)
+    return method
 
 
 def as_builtin(method: Method, itself: object) -> Callable[..., Any]:
@@ -85,12 +90,7 @@ def callable_at(address: int, count: int, result: type = int) -> Callable[..., A
 @cache
 def _method(count: int, result: type) -> Method:
     """How functions of so many arguments are called, whose address is `self`."""
-    # Two threads that come first at once both compile it, and either's function may live on.
-    name = f"sparse_solver.call.{count}.{result.__name__}.{next(_numbers)}"
-    module = ir.Module(name)
-    kind = ir.FunctionType(_object, (_object, _object.as_pointer(), _word))
-    _write(ir.Function(module, kind, name), count, result)
-    return Method.of(b"compiled", address_of(module, name))
+    return method_of("compiled", lambda f: _write(f, count, result))
 
 
 def _write(f: ir.Function, count: int, result: type) -> None:

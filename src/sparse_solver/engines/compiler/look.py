@@ -8,7 +8,6 @@ caches hold the numbers of a large system these take as long as a pass over ten 
 from __future__ import annotations
 
 import ctypes
-import itertools
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -16,8 +15,7 @@ from typing import Any
 import torch
 from llvmlite import ir
 
-from .callables import Method, api, as_builtin
-from .native import address_of
+from .callables import api, as_builtin, method_of
 
 __all__ = ["look"]
 
@@ -27,7 +25,6 @@ _object = _byte.as_pointer()
 # DLTensor: data, device (two integers), dimensions and element type, shape, strides, offset.
 _described = ir.LiteralStructType([*[_word] * 3, *[_word.as_pointer()] * 2, _word])
 _DATA, _DEVICE, _KIND, _SHAPE, _STRIDES, _OFFSET = range(6)
-_numbers = itertools.count()
 
 
 class _Functions(ctypes.Structure):
@@ -56,11 +53,7 @@ def look() -> Callable[..., bool] | None:
     functions = _Functions.from_address(inside(capsule, title))
     if functions.major != 1 or not functions.describe:
         return None
-    name = f"sparse_solver.look.{next(_numbers)}"
-    module = ir.Module(name)
-    kind = ir.FunctionType(_object, (_object, _object.as_pointer(), _word))
-    _write(ir.Function(module, kind, name), functions.describe)
-    return as_builtin(Method.of(b"look", address_of(module, name)), None)
+    return as_builtin(method_of("look", lambda f: _write(f, functions.describe)), None)
 
 
 def _write(f: ir.Function, describe: int) -> None:

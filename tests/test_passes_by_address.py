@@ -19,12 +19,12 @@ from sparse_solver.planning.passes import layout, plain
 
 pytest.importorskip("numba")
 SIDE, N = 100, 10_000  # enough numbers for two threads of torch's
-_Limits = ctypes.c_double * 2
+_Limits = ctypes.c_double * 3
 _alive = []
 
 
-def limits(normwise=1e300, componentwise=1e300):
-    _alive.append(_Limits(normwise, componentwise))
+def limits(normwise=1e300, componentwise=1e300, dominance=0):
+    _alive.append(_Limits(normwise, componentwise, dominance))
     return ctypes.addressof(_alive[-1])
 
 
@@ -61,7 +61,7 @@ def system(calls):
     values = (values + values[P.transposed_order]).astype(dtype)
     x, b, z = rng.standard_normal((3, N)).astype(dtype)
     kept, diagonal = np.zeros_like(values), np.zeros(N, dtype)
-    row = layout.row(N, (*P.unsigned, *P.pairs), (kept, diagonal))
+    row = layout.Row(N, (*P.unsigned, *P.pairs), (kept, diagonal))
     return SimpleNamespace(**locals())
 
 
@@ -69,34 +69,48 @@ def at(*arrays):
     return [a.ctypes.data for a in arrays]
 
 
-def prepared(calls, team, s, values):
-    assert calls.prepare(team, s.row.at, values.ctypes.data) == 0
-    return list(s.row.found)
+def prepared(calls, team, s, values, dominance=0.0):
+    """(Verdict, sizes)."""
+    found = calls.prepare(team, s.row.at, values.ctypes.data, limits(dominance=dominance))
+    return found, list(s.row.found)
 
 
 def test_facts_of_a_matrix(calls, team, system):
     s = system
-    norm, least, margin, lowest, mirrored = prepared(calls, team, s, s.values)
+    verdict, sizes = prepared(calls, team, s, s.values)
     expected = plain.sizes(s.P, s.values)
     np.testing.assert_array_equal(s.kept, s.values)
     np.testing.assert_array_equal(s.diagonal, expected.diagonal)
-    assert (norm, least, margin, lowest) == expected[1:5]
-    assert mirrored == 1.0 and expected.mirrored
+    assert tuple(sizes) == expected[1:5] and expected.mirrored
+    assert verdict == -1 and expected.lowest < 0
+
+
+def test_verdicts(calls, team, system):
+    s, i = system, system.P.diagonal
+    values = s.values.copy()
+    values[i] = 100  # four others in a row, of two or three each
+    _, (norm, _, margin, _) = prepared(calls, team, s, values)
+    share = margin / norm
+    assert prepared(calls, team, s, 2 * values, 0.9 * share)[0] == 2
+    assert prepared(calls, team, s, 4 * values, 1.1 * share)[0] == 1
+    values[i[N // 2]] = 0
+    assert prepared(calls, team, s, values)[0] == -1
 
 
 def test_the_very_same_numbers_are_known(calls, team, system):
     prepared(calls, team, system, system.values)
-    system.row.found[:] = [7] * 5
-    assert calls.prepare(team, system.row.at, system.values.ctypes.data) == 1
-    assert list(system.row.found) == [7] * 5
+    system.row.found[:] = [7] * 4
+    assert prepared(calls, team, system, system.values) == (0, [7] * 4)
 
 
 @pytest.mark.parametrize("place", [0, 0.3, 0.5, 0.999999])
 def test_one_number_that_differs_from_its_mirror_image(calls, team, system, place):
     off = np.flatnonzero(system.P.rows.numpy() != system.P.cols.numpy())
-    changed = system.values.copy()
-    changed[off[int(place * len(off))]] += 1
-    assert prepared(calls, team, system, changed)[4] == 0.0
+    values = system.values.copy()
+    values[system.P.diagonal] = 100
+    assert prepared(calls, team, system, values)[0] == 2
+    values[off[int(place * len(off))]] += 1
+    assert prepared(calls, team, system, values)[0] == -1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -104,7 +118,8 @@ def test_one_number_that_differs_from_its_mirror_image(calls, team, system, plac
 def test_what_is_not_finite_is_seen(calls, team, system, bad, place):
     wrong = system.values.copy()
     wrong[int(place * len(wrong))] = bad
-    assert math.isnan(prepared(calls, team, system, wrong)[0])
+    verdict, sizes = prepared(calls, team, system, wrong)
+    assert verdict == -1 and math.isnan(sizes[0])
     prepared(calls, team, system, system.values)
     b = system.b.copy()
     b[int(place * N)] = bad

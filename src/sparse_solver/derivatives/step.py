@@ -109,7 +109,7 @@ class _Known(torch.autograd.Function):
     @staticmethod
     def forward(ctx, values, b, known):  # type: ignore[no-untyped-def]
         refuse_traces()
-        ctx.known, x = known, b.new_empty(len(b))
+        ctx.known, x = known, b.new_empty(b.numel())
         ctx.to_save = values, x
         return x
 

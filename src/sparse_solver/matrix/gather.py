@@ -240,7 +240,8 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple:  # type: ignore[override]
-        (slots, calls, _), both, ctx.both = ctx.given, ctx.both, None
+        both, ctx.both = ctx.both, None
+        slots, calls, _ = ctx.given
         if both is not None and both[0] == _pass() and not torch.is_grad_enabled():
             if both[1] is g and g._version == 0:
                 return both[2], None

@@ -24,7 +24,7 @@ from .attempt import Spare
 from .factored import Factored
 from .method import decode
 from .planner import Planner
-from .repeat import Repeat, repeat_of
+from .repeat import HAS_LOCK, Repeat, repeat_of
 from .step import Step, step_of
 
 __all__ = ["PATTERNS", "clear_cache", "obtain", "planner_for", "planner_of", "planners", "renewed"]
@@ -185,9 +185,6 @@ def _same(kept: np.ndarray, values: np.ndarray) -> bool:
     return len(kept) <= _FIRST or np.array_equal(kept.view(np.uint8), values.view(np.uint8))
 
 
-_has_lock = getattr(sys, "_is_gil_enabled", lambda: True)
-
-
 def _references(thing: object) -> int:
     return sys.getrefcount(thing)
 
@@ -199,7 +196,7 @@ def _alone() -> int:
     Only CPython with its lock counts exactly; elsewhere nothing is ever alone.
     """
     thing = object()
-    return _references(thing) if _has_lock() else -1
+    return _references(thing) if HAS_LOCK else -1
 
 
 def max_bytes() -> int:

@@ -11,6 +11,7 @@ the data for which x is exact.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -49,9 +50,30 @@ class Equations:
         self.n = pattern.shape[0]
         self.eps = _EPS[values.dtype.char]
         found = passes_for(values.dtype).sizes(pattern, values, room)
-        self.diagonal, self.norm, self.least, self.margin, self.lowest, self.mirrored = found
+        self.diagonal, self.mirrored = found.diagonal, found.mirrored
+        self.sizes: Sequence[float] = found.norm, found.least, found.margin, found.lowest
         if not math.isfinite(self.norm):
             self._raise_non_finite()
+
+    @property
+    def norm(self) -> float:
+        """The largest of the rows' sums of magnitudes."""
+        return self.sizes[0]
+
+    @property
+    def least(self) -> float:
+        """The least of them."""
+        return self.sizes[1]
+
+    @property
+    def margin(self) -> float:
+        """By how much the diagonal dominates its row, where it does so least."""
+        return self.sizes[2]
+
+    @property
+    def lowest(self) -> float:
+        """The least real part of a number on the diagonal."""
+        return self.sizes[3]
 
     @cached_property
     def magnitudes(self) -> np.ndarray:

@@ -14,7 +14,6 @@ import ctypes
 import sys
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,16 +22,17 @@ from .conditioning import MARGIN
 from .equations import COMPONENTWISE, NORMWISE, Equations
 from .factored import Factored
 from .passes import passes_for
-from .passes.layout import row
+from .passes.layout import Row
 
 if TYPE_CHECKING:
     from .cache import _Slot
 
-__all__ = ["Repeat", "repeat_of"]
+__all__ = ["HAS_LOCK", "Repeat", "repeat_of"]
 
-_Limits = ctypes.c_double * 2
+_Limits = ctypes.c_double * 3
+_DOMINANT = 2  # of what `prepare` finds
 _references = sys.getrefcount
-_has_lock = getattr(sys, "_is_gil_enabled", lambda: True)
+HAS_LOCK = getattr(sys, "_is_gil_enabled", lambda: True)()  # once it is, it remains so
 
 
 class Repeat:
@@ -53,9 +53,8 @@ class Repeat:
         assert pattern.unsigned is not None and pattern.pairs is not None
         self._held = *pattern.unsigned, *pattern.pairs
         self.n, self.nnz = eq.n, pattern.nnz
-        self._bounds = _Limits(NORMWISE * eq.eps, COMPONENTWISE * eq.eps)
+        self._bounds = _Limits(NORMWISE * eq.eps, COMPONENTWISE * eq.eps, MARGIN * eq.eps)
         self._limits = ctypes.addressof(self._bounds)
-        self._dominance = MARGIN * eq.eps
         self._calls = passes_for(eq.values.dtype).calls
 
     def store_of(self, factored: Factored) -> None:
@@ -78,15 +77,15 @@ class Repeat:
             or _references(eq) > alone + 1
             or _references(snapshot) > alone + 1
             or snapshot.base is not None
-            or not _has_lock()
+            or not HAS_LOCK
         ):
             slot.factored = kept
             return None
         system = kept.notes.get("system") or self._row(kept)
         places = x.data_ptr(), b.data_ptr()
-        if not self._calls.prepare(team, system.at, values.data_ptr()):
-            if not self._anew(kept, eq, system):
-                return None
+        found = self._calls.prepare(team, system.at, values.data_ptr(), self._limits)
+        if found < 0 or (found and not self._anew(kept, eq, system, found == _DOMINANT)):
+            return None
         slot.factored = kept
         try:
             kept.attempt.numeric.solve_at(*places)  # type: ignore[attr-defined]
@@ -100,18 +99,16 @@ class Repeat:
             kept.steps, kept.residual = 0, error
         return kept
 
-    def _row(self, factored: Factored) -> Any:
+    def _row(self, factored: Factored) -> Row:
         """What compiled calls read of a system, kept with it; it may outlive these steps."""
         eq = factored.equations
-        system = row(eq.n, self._held, (eq.values, eq.diagonal))
+        system = Row(eq.n, self._held, (eq.values, eq.diagonal))
         factored.notes["system"] = system
         return system
 
-    def _anew(self, kept: Factored, eq: Equations, system: Any) -> bool:
+    def _anew(self, kept: Factored, eq: Equations, system: Row, is_dominant: bool) -> bool:
         """Turn the factor of other values into that of those which are in `eq` now, if it can be."""
-        eq.norm, eq.least, eq.margin, eq.lowest, mirrored = system.found
-        if not (eq.norm < np.inf and eq.lowest > 0 and mirrored):
-            return False
+        eq.sizes = system.found
         for of_others in "magnitudes", "row_sums":
             eq.__dict__.pop(of_others, None)
         kept.notes.clear()
@@ -124,7 +121,7 @@ class Repeat:
             attempt.numeric = self._engine.factorize(self.symbolic, eq.values, planner.threads, recycle)
         except Declined:
             return False
-        if self.kind == "spd" or not eq.margin > self._dominance * eq.norm:
+        if self.kind == "spd" or not is_dominant:
             attempt = planner.judged(eq, self.kind, attempt)
         kept.attempt = attempt
         return True

@@ -173,9 +173,10 @@ def _done(team, what, count, given, like):
     return a, b, c, d, e
 
 
-def _prepare(team, system, v):
-    """`sizes` of v, which becomes the system's values, into its room: norm, least, margin, lowest and
-    whether mirrored. Or 1 and nothing else, if they are these very numbers.
+def _prepare(team, system, v, limits):
+    """Make v the system's values, and put their `sizes` into its room. 0, and nothing done, if these
+    very numbers are there; -1 if a sum is not finite, the diagonal not positive or A not symmetric; 2
+    if the diagonal dominates, by more than the third of the limits times the norm; else 1.
     """
     nnz = system[layout.NNZ]
     new, old = carray(v, (nnz,)), _vector(system[layout.VALUES], v, nnz)
@@ -183,11 +184,14 @@ def _prepare(team, system, v):
     while e < nnz and new[e] == old[e]:
         e += 1
     if e == nnz:
-        return 1
+        return 0
     found = _done(team, _SIZES, system[layout.N], (_address(system), _address(v)), v)
-    room = _vector(_address(system) + 8 * layout.FOUND, np.float64, 5)
-    room[0], room[1], room[2], room[3], room[4] = found[0], -found[1], found[2], found[3], found[4]
-    return 0
+    norm, least, margin, lowest, mirrored = found[0], -found[1], found[2], found[3], found[4]
+    room = _vector(_address(system) + 8 * layout.FOUND, np.float64, 4)
+    room[0], room[1], room[2], room[3] = norm, least, margin, lowest
+    if not (norm < np.inf and lowest > 0 and mirrored != 0):
+        return -1
+    return 2 if margin > limits[2] * norm else 1
 
 
 @njit(**OPTIONS)
@@ -237,7 +241,7 @@ def compile_calls(dtype: np.dtype) -> tuple[Any, ...]:
     i, d = types.int64, types.float64
     row, limits = types.CPointer(i), types.CPointer(d)
     signatures = {
-        _prepare: i(row, row, f),
+        _prepare: i(row, row, f, limits),
         _judge: d(row, row, f, f, limits),
         _adjoint: d(row, row, f, f, f, f, row, f, limits),
         _sum: i(row, row, f, f),

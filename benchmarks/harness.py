@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -22,6 +23,13 @@ SETTINGS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENB
 
 BLOCK = 0.02  # s: a fast step runs this long before another's turn, so that caches are its own
 WARM = 1.0  # s: a first run longer than this counts, a shorter one only warms up
+
+
+def compile_ahead() -> None:
+    """Compile the library's own kernels as a user does, in another process, and say what is there."""
+    command = [sys.executable, "-m", "sparse_solver", "warmup"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    print((done.stdout + done.stderr).strip(), file=sys.stderr, flush=True)
 
 
 @dataclass

@@ -5,7 +5,8 @@
     python benchmarks/step.py --no-peers --breakdown   # where our own time goes
 
 Every solver's gradient is checked before anything is timed. Figures to compare are ratios of one
-run on one machine; results go to benchmarks/results/step.json.
+run on one machine; results go to benchmarks/results/step.json. The library's own kernels are compiled
+first, once per installation, unless `--cold` leaves them to be compiled when that pays.
 """
 
 from __future__ import annotations
@@ -165,6 +166,7 @@ def main() -> None:
     parser.add_argument("--no-peers", action="store_true", help="measure only this library")
     parser.add_argument("--no-ours", action="store_true", help="measure only the peers")
     parser.add_argument("--breakdown", action="store_true", help="user code / library / engine")
+    parser.add_argument("--cold", action="store_true", help="compile nothing ahead")
     parser.add_argument("--threads", type=int, help="for every problem; see SMALL in this file")
     parser.add_argument("--budget", type=float, default=10.0, help="seconds for each solver")
     parser.add_argument("--peer-timeout", type=float, default=1800.0, help="for one slow step")
@@ -185,6 +187,8 @@ def main() -> None:
     peers = [] if args.no_peers else list(args.peers if args.peers is not None else DEFAULT_PEERS)
 
     print(harness.describe(harness.environment()))
+    if not (args.cold or args.smoke or args.no_ours):
+        harness.compile_ahead()
     results = {}
     for name in names:
         solvers = ([] if args.no_ours else ["ours"]) + [

@@ -26,10 +26,9 @@ WARM = 1.0  # s: a first run longer than this counts, a shorter one only warms u
 
 
 def compile_ahead() -> None:
-    """Compile the library's own kernels as a user does, in another process, and say what is there."""
+    """Compile the library's own kernels as a user does, in a process that says what is there."""
     command = [sys.executable, "-m", "sparse_solver", "warmup"]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    print((done.stdout + done.stderr).strip(), file=sys.stderr, flush=True)
+    subprocess.run(command, check=False, stdout=sys.stderr)  # without numba it says so, and is done
 
 
 @dataclass

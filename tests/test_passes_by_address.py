@@ -70,37 +70,38 @@ def at(*arrays):
 
 
 def prepared(calls, team, s, values, dominance=0.0):
-    """(Verdict, sizes)."""
-    found = calls.prepare(team, s.row.at, values.ctypes.data, limits(dominance=dominance))
-    return found, list(s.row.found)
+    """The verdict."""
+    return calls.prepare(team, s.row.at, values.ctypes.data, limits(dominance=dominance))
 
 
 def test_facts_of_a_matrix(calls, team, system):
     s = system
-    verdict, sizes = prepared(calls, team, s, s.values)
-    expected = plain.sizes(s.P, s.values)
+    assert prepared(calls, team, s, s.values) == layout.UNFIT
+    expected, found = plain.sizes(s.P, s.values), s.row.found
     np.testing.assert_array_equal(s.kept, s.values)
     np.testing.assert_array_equal(s.diagonal, expected.diagonal)
-    assert tuple(sizes) == expected[1:5] and expected.mirrored
-    assert verdict == -1 and expected.lowest < 0
+    names = [name for name, _ in layout.Found._fields_]
+    assert [getattr(found, name) for name in names] == [getattr(expected, name) for name in names]
+    assert expected.mirrored and expected.lowest < 0
 
 
 def test_verdicts(calls, team, system):
     s, i = system, system.P.diagonal
     values = s.values.copy()
     values[i] = 100  # four others in a row, of two or three each
-    _, (norm, _, margin, _) = prepared(calls, team, s, values)
-    share = margin / norm
-    assert prepared(calls, team, s, 2 * values, 0.9 * share)[0] == 2
-    assert prepared(calls, team, s, 4 * values, 1.1 * share)[0] == 1
+    assert prepared(calls, team, s, values) == layout.DOMINANT
+    share = s.row.found.margin / s.row.found.norm
+    assert prepared(calls, team, s, 2 * values, 0.9 * share) == layout.DOMINANT
+    assert prepared(calls, team, s, 4 * values, 1.1 * share) == layout.OTHERS
     values[i[N // 2]] = 0
-    assert prepared(calls, team, s, values)[0] == -1
+    assert prepared(calls, team, s, values) == layout.UNFIT
 
 
 def test_the_very_same_numbers_are_known(calls, team, system):
     prepared(calls, team, system, system.values)
-    system.row.found[:] = [7] * 4
-    assert prepared(calls, team, system, system.values) == (0, [7] * 4)
+    system.row.found.norm = 7
+    assert prepared(calls, team, system, system.values) == layout.SAME
+    assert system.row.found.norm == 7
 
 
 @pytest.mark.parametrize("place", [0, 0.3, 0.5, 0.999999])
@@ -108,9 +109,9 @@ def test_one_number_that_differs_from_its_mirror_image(calls, team, system, plac
     off = np.flatnonzero(system.P.rows.numpy() != system.P.cols.numpy())
     values = system.values.copy()
     values[system.P.diagonal] = 100
-    assert prepared(calls, team, system, values)[0] == 2
+    assert prepared(calls, team, system, values) == layout.DOMINANT
     values[off[int(place * len(off))]] += 1
-    assert prepared(calls, team, system, values)[0] == -1
+    assert prepared(calls, team, system, values) == layout.UNFIT
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -118,8 +119,8 @@ def test_one_number_that_differs_from_its_mirror_image(calls, team, system, plac
 def test_what_is_not_finite_is_seen(calls, team, system, bad, place):
     wrong = system.values.copy()
     wrong[int(place * len(wrong))] = bad
-    verdict, sizes = prepared(calls, team, system, wrong)
-    assert verdict == -1 and math.isnan(sizes[0])
+    assert prepared(calls, team, system, wrong) == layout.UNFIT
+    assert math.isnan(system.row.found.norm)
     prepared(calls, team, system, system.values)
     b = system.b.copy()
     b[int(place * N)] = bad

@@ -116,7 +116,7 @@ def _candidates(f: Factored, kind: str) -> list[Choice]:
         kind = planner.kind(eq.values, True)
     order = explicit_first(choices(n, eq.pattern.nnz, kind, dtype), n, kind, dtype, compiled(dtype))
     found = [c for c in order if not is_opaque(c)]
-    if is_for_definite(found[0].engine) and not planner.definite.is_possible(kind, eq.lowest):
+    if is_for_definite(found[0].engine) and not planner.definite.is_possible(kind, eq.sizes.lowest):
         del found[0]
     if REGISTRY["rslab"].why_not() is None and all(c.path != "klu" for c in found):
         found.append(Choice("rslab", "klu", "hands out its factors"))

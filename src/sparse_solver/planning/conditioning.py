@@ -38,7 +38,7 @@ Solve = Callable[[np.ndarray, bool], np.ndarray]
 
 def is_dominant(eq: Equations) -> bool:
     """The certificate: strictly diagonally dominant rows, with a margin above rounding."""
-    return eq.margin > MARGIN * eq.eps * eq.norm
+    return eq.sizes.margin > MARGIN * eq.eps * eq.sizes.norm
 
 
 def random_vector(n: int) -> np.ndarray:
@@ -108,7 +108,7 @@ def is_regular(eq: Equations, numeric: Numeric) -> bool | None:
     with np.errstate(all="ignore"):
         x = numeric.solve(rhs)
         size = np.abs(x).max()
-        error = np.abs(eq.residual(x, rhs, False)).max() / (eq.norm * size + np.abs(rhs).max())
+        error = np.abs(eq.residual(x, rhs, False)).max() / (eq.sizes.norm * size + np.abs(rhs).max())
     if np.isfinite(size) and not error <= NORMWISE * eq.eps:
         return None
     rcond, direction = _rcond(eq, numeric)

@@ -11,7 +11,6 @@ the data for which x is exact.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -20,6 +19,8 @@ from scipy.sparse import _sparsetools  # type: ignore[attr-defined]
 from ..errors import NonFiniteError
 from ..matrix import Pattern
 from .passes import passes_for
+from .passes.layout import Found
+from .passes.plain import Sizes
 
 __all__ = ["COMPONENTWISE", "NORMWISE", "Equations"]
 
@@ -50,30 +51,10 @@ class Equations:
         self.n = pattern.shape[0]
         self.eps = _EPS[values.dtype.char]
         found = passes_for(values.dtype).sizes(pattern, values, room)
+        self.sizes: Sizes | Found = found
         self.diagonal, self.mirrored = found.diagonal, found.mirrored
-        self.sizes: Sequence[float] = found.norm, found.least, found.margin, found.lowest
-        if not math.isfinite(self.norm):
+        if not math.isfinite(found.norm):
             self._raise_non_finite()
-
-    @property
-    def norm(self) -> float:
-        """The largest of the rows' sums of magnitudes."""
-        return self.sizes[0]
-
-    @property
-    def least(self) -> float:
-        """The least of them."""
-        return self.sizes[1]
-
-    @property
-    def margin(self) -> float:
-        """By how much the diagonal dominates its row, where it does so least."""
-        return self.sizes[2]
-
-    @property
-    def lowest(self) -> float:
-        """The least real part of a number on the diagonal."""
-        return self.sizes[3]
 
     @cached_property
     def magnitudes(self) -> np.ndarray:
@@ -174,7 +155,7 @@ class Equations:
     ) -> tuple[bool, float]:
         # In double precision, lest sums that overflow to infinity accept everything.
         magnitudes = self.magnitudes.astype(np.float64, copy=False)
-        norm = self.norm
+        norm = self.sizes.norm
         if transposed:
             norm = self._sums(np.ones(self.n), True, magnitudes).max()
         size = np.abs(x).astype(np.float64, copy=False)

@@ -124,7 +124,7 @@ class Halves:
         with np.errstate(all="ignore"):
             x = self.solve(self.solve(b), True)
             r = self.eq.residual(x, b, False)
-            error = np.abs(r).max() / (self.eq.norm * np.abs(x).max() + np.abs(b).max())
+            error = np.abs(r).max() / (self.eq.sizes.norm * np.abs(x).max() + np.abs(b).max())
         if not error <= NORMWISE * self.eq.eps:
             raise Declined(f"half solves are inaccurate: backward error {error:.1e}")
 

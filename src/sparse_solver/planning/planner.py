@@ -270,7 +270,7 @@ class Planner:
         return kind
 
     def _check_rows(self, eq: Equations) -> None:
-        if eq.least == 0:
+        if eq.sizes.least == 0:
             check_structure(self.pattern)  # has better words for a row without entries
             row = int(np.flatnonzero(eq.row_sums == 0)[0])
             raise SingularMatrixError(
@@ -284,7 +284,7 @@ class Planner:
         order = self.order(kind, eq.values)
         self._uses += 1
         for choice in self.explicit(order, kind, eq.values.dtype) if explicit else order:
-            if is_for_definite(choice.engine) and not self.definite.is_possible(kind, eq.lowest):
+            if is_for_definite(choice.engine) and not self.definite.is_possible(kind, eq.sizes.lowest):
                 continue
             # On kept pivots, on the kept analysis, on an analysis of these very values.
             kept = [False] if spare is not None and spare.fits(choice) else []

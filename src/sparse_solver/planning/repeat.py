@@ -22,7 +22,7 @@ from .conditioning import MARGIN
 from .equations import COMPONENTWISE, NORMWISE, Equations
 from .factored import Factored
 from .passes import passes_for
-from .passes.layout import Row
+from .passes.layout import DOMINANT, SAME, UNFIT, Row
 
 if TYPE_CHECKING:
     from .cache import _Slot
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["HAS_LOCK", "Repeat", "repeat_of"]
 
 _Limits = ctypes.c_double * 3
-_DOMINANT = 2  # of what `prepare` finds
 _references = sys.getrefcount
 HAS_LOCK = getattr(sys, "_is_gil_enabled", lambda: True)()  # once it is, it remains so
 
@@ -83,8 +82,10 @@ class Repeat:
             return None
         system = kept.notes.get("system") or self._row(kept)
         places = x.data_ptr(), b.data_ptr()
-        found = self._calls.prepare(team, system.at, values.data_ptr(), self._limits)
-        if found < 0 or (found and not self._anew(kept, eq, system, found == _DOMINANT)):
+        verdict = self._calls.prepare(team, system.at, values.data_ptr(), self._limits)
+        if verdict == UNFIT:
+            return None
+        if verdict != SAME and not self._anew(kept, eq, system, verdict == DOMINANT):
             return None
         slot.factored = kept
         try:

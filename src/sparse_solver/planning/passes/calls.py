@@ -174,9 +174,9 @@ def _done(team, what, count, given, like):
 
 
 def _prepare(team, system, v, limits):
-    """Make v the system's values, and put their `sizes` into its room. 0, and nothing done, if these
-    very numbers are there; -1 if a sum is not finite, the diagonal not positive or A not symmetric; 2
-    if the diagonal dominates, by more than the third of the limits times the norm; else 1.
+    """Make v the system's values, and put their `sizes` into its room. The verdict: SAME, and nothing
+    done, if these very numbers are there; UNFIT if a sum is not finite, the diagonal not positive or A
+    not symmetric; DOMINANT if the diagonal is, by more than the third of the limits times the norm.
     """
     nnz = system[layout.NNZ]
     new, old = carray(v, (nnz,)), _vector(system[layout.VALUES], v, nnz)
@@ -184,14 +184,14 @@ def _prepare(team, system, v, limits):
     while e < nnz and new[e] == old[e]:
         e += 1
     if e == nnz:
-        return 0
+        return layout.SAME
     found = _done(team, _SIZES, system[layout.N], (_address(system), _address(v)), v)
     norm, least, margin, lowest, mirrored = found[0], -found[1], found[2], found[3], found[4]
     room = _vector(_address(system) + 8 * layout.FOUND, np.float64, 4)
     room[0], room[1], room[2], room[3] = norm, least, margin, lowest
     if not (norm < np.inf and lowest > 0 and mirrored != 0):
-        return -1
-    return 2 if margin > limits[2] * norm else 1
+        return layout.UNFIT
+    return layout.DOMINANT if margin > limits[2] * norm else layout.OTHERS
 
 
 @njit(**OPTIONS)
